@@ -1,0 +1,36 @@
+"""Matryoshka transcoders: train, save, load and measure them. Needs torch alone to train.
+
+Names load on first use, so that sites and configuration are usable without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtc_core.config import TrainConfig, TranscoderSpec
+    from mtc_core.fit import fit
+    from mtc_core.sites import Site
+    from mtc_core.transcoder import MatryoshkaTranscoder, load_suite
+
+_HOME = {
+    "MatryoshkaTranscoder": "transcoder",
+    "load_suite": "transcoder",
+    "fit": "fit",
+    "TranscoderSpec": "config",
+    "TrainConfig": "config",
+    "Site": "sites",
+}
+__all__ = [
+    "MatryoshkaTranscoder",
+    "Site",
+    "TrainConfig",
+    "TranscoderSpec",
+    "fit",
+    "load_suite",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"mtc_core.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'mtc_core' has no attribute {name!r}")

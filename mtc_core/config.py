@@ -1,0 +1,180 @@
+"""What a transcoder is and how it is trained: frozen values that decide nothing by themselves.
+
+Loads without torch, so that manifests can be checked in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from mtc_core.errors import ConfigError
+from mtc_core.seeds import digest
+from mtc_core.sites import Site
+
+Selection = Literal["batchtopk", "topk"]
+Extreme = Literal["mask", "bound", "keep"]
+ComputeDtype = Literal["float32", "bfloat16"]
+
+DEAD_AFTER_TOKENS_MAX = 10_000_000
+EXTREME_FACTOR = 8.0  # times the site's median distance from its mean; maths: extreme rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscoderSpec:
+    """One transcoder: what it reads, what it predicts, its sizes. Everything here is identity.
+
+    group_sizes are sizes, not ends: `[768, 1536]` has two groups and 2304 latents.
+    prefix_weights are w_0 (bias only), w_1, …, w_m and sum to 1; None means equal over 1..m.
+    lr None means 2e-4 / sqrt(d_sae / 2**14).
+    k_aux None means d_out / 2.
+    """
+
+    source: Site
+    target: Site
+    group_sizes: tuple[int, ...]
+    k: int
+    seed: int = 0
+    selection: Selection = "batchtopk"
+    prefix_weights: tuple[float, ...] | None = None
+    lr: float | None = None
+    aux_weight: float = 1 / 32
+    k_aux: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = list(spec_problems(self))
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    @property
+    def d_sae(self) -> int:
+        return sum(self.group_sizes)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Cumulative prefix widths; the last is d_sae."""
+        return tuple(accumulate(self.group_sizes))
+
+    @property
+    def learning_rate(self) -> float:
+        return self.lr if self.lr is not None else 2e-4 / math.sqrt(self.d_sae / 2**14)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """w_0, w_1, …, w_m."""
+        m = len(self.group_sizes)
+        return self.prefix_weights or (0.0, *([1 / m] * m))
+
+    @property
+    def id(self) -> str:
+        """Readable, padded, and tailed by a hash of everything that tells two specs apart."""
+        return f"{self.source.name}-{self.target.name}-{digest(self.to_dict())[:8]}"
+
+    def to_dict(self) -> dict:
+        """JSON-able, canonical: equal specs give equal dictionaries."""
+        return {
+            "source": self.source.hook,
+            "target": self.target.hook,
+            "group_sizes": list(self.group_sizes),
+            "k": self.k,
+            "seed": self.seed,
+            "selection": self.selection,
+            "prefix_weights": list(self.prefix_weights) if self.prefix_weights else None,
+            "lr": self.lr,
+            "aux_weight": self.aux_weight,
+            "k_aux": self.k_aux,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> TranscoderSpec:
+        """The inverse of `to_dict`."""
+        weights = data["prefix_weights"]
+        return cls(
+            **{
+                **data,
+                "source": Site.parse(data["source"]),
+                "target": Site.parse(data["target"]),
+                "group_sizes": tuple(data["group_sizes"]),
+                "prefix_weights": tuple(weights) if weights else None,
+            }
+        )
+
+
+def spec_problems(spec: TranscoderSpec):
+    """Yield one sentence for everything in a spec that cannot be trained."""
+    if not spec.group_sizes or any(n < 1 for n in spec.group_sizes):
+        yield f"group_sizes must be positive sizes, found {list(spec.group_sizes)}"
+        return
+    if spec.k < 1:
+        yield f"k must be at least 1, found {spec.k}"
+    elif spec.k > spec.d_sae:
+        yield f"k = {spec.k} is larger than d_sae = {spec.d_sae}; lower k or enlarge group_sizes"
+    if spec.source.tensor == spec.target.tensor:
+        yield (
+            f"source {spec.source} and target {spec.target} are the same tensor; "
+            "a transcoder maps one site to another"
+        )
+    if (weights := spec.prefix_weights) is not None:
+        m = len(spec.group_sizes)
+        if len(weights) != m + 1:
+            yield (
+                f"prefix_weights needs {m + 1} numbers (bias only, then one a prefix), "
+                f"found {len(weights)}"
+            )
+        elif min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+            yield f"prefix_weights must be at least 0 and sum to 1, found {list(weights)}"
+        elif weights[-1] == 0:
+            yield "the last of prefix_weights is 0: nothing would train the last group"
+    if spec.lr is not None and not (spec.lr > 0 and math.isfinite(spec.lr)):
+        yield f"lr must be a positive number, found {spec.lr}"
+    if not (spec.aux_weight >= 0 and math.isfinite(spec.aux_weight)):
+        yield f"aux_weight must be at least 0, found {spec.aux_weight}"
+    if spec.k_aux is not None and spec.k_aux < 1:
+        yield f"k_aux must be at least 1, found {spec.k_aux}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How a suite is trained; shared by its transcoders. Everything here is identity.
+
+    tokens counts trained rows; a row is one token position.
+    """
+
+    tokens: int
+    batch_tokens: int = 8192
+    block_batches: int = 4
+    extreme: Extreme = "mask"
+    dtype: ComputeDtype = "float32"
+    warmup_steps: int | None = None  # None: min(1000, 5 % of the steps)
+    decay_fraction: float = 0.2
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    dead_after_tokens: int | None = None  # None: min(10M, tokens / 8)
+    log_every_steps: int = 10
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.batch_tokens
+
+    @property
+    def warmup(self) -> int:
+        return self.warmup_steps if self.warmup_steps is not None else min(1000, self.steps // 20)
+
+    @property
+    def dead_after(self) -> int:
+        """Rows without firing after which a latent counts as dead."""
+        if self.dead_after_tokens is not None:
+            return self.dead_after_tokens
+        return min(DEAD_AFTER_TOKENS_MAX, self.tokens // 8)
+
+    @property
+    def block_rows(self) -> int:
+        return self.batch_tokens * self.block_batches
+
+    def lr_factor(self, step: int) -> float:
+        """Multiplier of the learning rate at a step: linear warmup, flat, linear decay to 0."""
+        decay_steps = max(1, round(self.steps * self.decay_fraction))
+        rise = (step + 1) / self.warmup if self.warmup else 1.0
+        fall = (self.steps - step) / decay_steps
+        return max(0.0, min(1.0, rise, fall))

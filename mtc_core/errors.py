@@ -1,0 +1,41 @@
+"""What a user can get wrong, as exceptions.
+
+    MtcError                      anything a user can mend: printed as one message, exit 2
+    ├── SiteError                 a site that does not exist, or not in this model
+    ├── ConfigError               sizes, counts or names that cannot be trained
+    ├── DataError                 text that is missing, unreadable or too short
+    ├── ModelError                weights or a tokenizer that cannot be loaded
+    ├── CheckpointError           a checkpoint or a saved transcoder that cannot be used
+    └── TrainingStopped           one transcoder cannot go on (non-finite loss, constant activations)
+
+A message says what was found, where, why it matters, and what to change. Our own mistakes are
+asserts. Every class takes one string, so that it survives pickling between processes.
+"""
+
+
+class MtcError(Exception):
+    """Base of every error that a user can mend; its text is the whole message."""
+
+
+class SiteError(MtcError):
+    """A site that is misspelt, out of range, or absent from this model."""
+
+
+class ConfigError(MtcError):
+    """A transcoder or training setting that cannot be trained."""
+
+
+class DataError(MtcError):
+    """Text that is missing, unreadable, or too short for the request."""
+
+
+class ModelError(MtcError):
+    """A model or tokenizer that cannot be loaded or does not fit its description."""
+
+
+class CheckpointError(MtcError):
+    """A checkpoint or saved transcoder that is missing, damaged, or of another shape."""
+
+
+class TrainingStopped(MtcError):
+    """One transcoder cannot go on; the rest of its suite can."""
