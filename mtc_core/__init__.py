@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtc_core.config import TrainConfig, TranscoderSpec
-    from mtc_core.fit import fit
+    from mtc_core.fitting import fit
     from mtc_core.sites import Site
     from mtc_core.transcoder import MatryoshkaTranscoder, load_suite
 
 _HOME = {
     "MatryoshkaTranscoder": "transcoder",
     "load_suite": "transcoder",
-    "fit": "fit",
+    "fit": "fitting",
     "TranscoderSpec": "config",
     "TrainConfig": "config",
     "Site": "sites",

@@ -1,0 +1,72 @@
+"""Files and folders that are either whole or absent, whenever the process dies.
+
+Written under a temporary name, synced, renamed, and the parent folder synced: only then does the
+new name survive a power cut. Loads without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, or leave it as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Replace `path` by the JSON of `value`; floats must be finite."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes_atomic(path, text.encode())
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path`, with all its files synced, on a clean exit.
+
+    A folder that already stands at `path` is replaced; what an earlier process left half-written
+    beside it is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    yield temporary
+    for file in sorted(temporary.iterdir()):
+        sync(file)
+    sync(temporary)
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+        path.rename(doomed)
+        temporary.rename(path)
+        shutil.rmtree(doomed)
+    else:
+        temporary.rename(path)
+    sync(path.parent)
+
+
+def remove_leftovers(parent: Path, name: str = "") -> None:
+    """Delete what a killed process left half-written in `parent` (for one name, or for any)."""
+    for leftover in parent.glob(f".{name}*.tmp"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -1,0 +1,95 @@
+"""Checkpoints: one folder per transcoder and step, whole or absent, with a sha256 for each file.
+
+    step-000012000/state.safetensors    every tensor of TranscoderTrainer.state()
+    step-000012000/facts.json           what belongs to them: step, byte length of metrics.jsonl
+    step-000012000/sha256.json          file name -> digest; written last
+
+Written to a temporary folder, synced, renamed. A damaged one is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtc_core.atomic import new_folder, remove_leftovers, write_json_atomic
+from mtc_core.errors import CheckpointError, TrainingStopped
+
+STATE, FACTS, DIGESTS = "state.safetensors", "facts.json", "sha256.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A verified checkpoint, in memory."""
+
+    path: Path
+    state: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path, step: int, state: Mapping[str, Tensor], facts: Mapping[str, Any], keep: int
+) -> Path:
+    """Write `folder/step-…` and drop all but the newest `keep`.
+
+    Raises TrainingStopped, and writes nothing, where a tensor is not finite."""
+    from safetensors.torch import save_file
+
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingStopped(f"{name} is not finite at step {step}: not checkpointed")
+    path = folder / f"step-{step:09d}"
+    with new_folder(path) as temporary:
+        save_file({k: v.contiguous().cpu() for k, v in state.items()}, temporary / STATE)
+        write_json_atomic(temporary / FACTS, {"step": step, **facts})
+        digests = {name: file_digest(temporary / name) for name in (STATE, FACTS)}
+        write_json_atomic(temporary / DIGESTS, digests)
+    for old in checkpoint_paths(folder)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def read_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a sentence for each damaged one passed over."""
+    if folder.exists():
+        remove_leftovers(folder)
+    complaints: list[str] = []
+    for path in reversed(checkpoint_paths(folder)):
+        try:
+            return read_checkpoint(path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Verify and load one checkpoint folder. Raises CheckpointError if it is damaged."""
+    from safetensors.torch import load_file
+
+    try:
+        digests = json.loads((path / DIGESTS).read_text())
+        for name in (STATE, FACTS):
+            if file_digest(path / name) != digests.get(name):
+                raise CheckpointError(f"{path / name} is damaged: its sha256 differs")
+        return Checkpoint(path, load_file(path / STATE), json.loads((path / FACTS).read_text()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

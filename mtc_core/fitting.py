@@ -1,0 +1,103 @@
+"""Train one transcoder from any iterator of rows: the notebook's way. No manifest, no model.
+
+B rows of a step · I, O source and target widths
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from mtc_core.config import TrainConfig, TranscoderSpec
+from mtc_core.errors import ConfigError, DataError
+from mtc_core.held_out import HeldOut
+from mtc_core.statistics import measure_pair
+from mtc_core.trainer import StepReport, TranscoderTrainer
+from mtc_core.transcoder import MatryoshkaTranscoder
+
+Rows = Iterable[tuple[Tensor, Tensor]]
+
+
+def fit(
+    rows: Rows,
+    spec: TranscoderSpec,
+    train: TrainConfig,
+    *,
+    calibration: tuple[Tensor, Tensor] | None = None,
+    device: str = "cpu",
+    on_step: Callable[[int, StepReport], None] | None = None,
+) -> MatryoshkaTranscoder:
+    """Train on pairs (x [n, d_in], y [n, d_out]) of any n, in the order given.
+
+    The rows should come shuffled; the first `train.block_rows` of them give the statistics.
+    `calibration` rows set the inference threshold so that mean L0 is k; without them it is the
+    moving average of the training batches' own thresholds. `on_step(step, report)` is called
+    after every step. Raises DataError if the rows end before `train.tokens`.
+    """
+    if train.steps < 1:
+        raise ConfigError(f"tokens = {train.tokens} is below batch_tokens = {train.batch_tokens}")
+    batches = rebatch(rows, train.batch_tokens)
+    first = _first_batches(batches, train)
+    x_NI, y_NO = (torch.cat(side).to(device) for side in zip(*first, strict=True))
+    trainer = TranscoderTrainer(spec, train, measure_pair(x_NI, y_NO), device=device)
+    for step, (x_BI, y_BO) in zip(range(train.steps), _chain(first, batches), strict=False):
+        report = trainer.step(x_BI.to(device), y_BO.to(device))
+        if on_step is not None:
+            on_step(step, report)
+    if trainer.step_index < train.steps:
+        raise DataError(
+            f"the rows ended after {trainer.step_index * train.batch_tokens:,} of "
+            f"{train.tokens:,}; lower tokens, or let the iterator repeat"
+        )
+    return _finished(trainer, calibration, device)
+
+
+def rebatch(rows: Rows, batch_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut a stream of row pairs into pairs of exactly `batch_tokens`; a short rest is dropped."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    held = 0
+    for x, y in rows:
+        if x.dim() != 2 or y.dim() != 2 or x.shape[0] != y.shape[0]:
+            raise DataError(
+                f"rows must be pairs of [n, d_in] and [n, d_out], found {list(x.shape)} and "
+                f"{list(y.shape)}"
+            )
+        parts.append((x, y))
+        held += x.shape[0]
+        if held < batch_tokens:
+            continue
+        x_all, y_all = (torch.cat(side) for side in zip(*parts, strict=True))
+        whole = held - held % batch_tokens
+        yield from zip(
+            x_all[:whole].split(batch_tokens), y_all[:whole].split(batch_tokens), strict=True
+        )
+        parts, held = [(x_all[whole:], y_all[whole:])], held - whole
+
+
+def _first_batches(
+    batches: Iterator[tuple[Tensor, Tensor]], train: TrainConfig
+) -> list[tuple[Tensor, Tensor]]:
+    wanted = min(train.block_batches, train.steps)
+    first = [pair for _, pair in zip(range(wanted), batches, strict=False)]
+    if not first:
+        raise DataError(f"the rows ended before one batch of {train.batch_tokens:,}")
+    return first
+
+
+def _chain(first: list[tuple[Tensor, Tensor]], rest: Iterator[tuple[Tensor, Tensor]]):
+    yield from first
+    yield from rest
+
+
+def _finished(
+    trainer: TranscoderTrainer, calibration: tuple[Tensor, Tensor] | None, device: str
+) -> MatryoshkaTranscoder:
+    rows = calibration[0].shape[0] if calibration else 0
+    held_out = HeldOut(trainer, rows)
+    if calibration:
+        x_BI, y_BO = (side.to(device) for side in calibration)
+        held_out.calibrate(x_BI, y_BO)
+        held_out.settle()
+    return held_out.transcoder

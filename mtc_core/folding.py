@@ -1,0 +1,30 @@
+"""From training units to model units: fold centres and scales into the weights.
+
+Training maps a(x − μ) to c(y − ν). relu is homogeneous, so folding is exact:
+
+    W_enc ← (a/c) W_enc;   b_enc ← (b_enc − a W_enc μ) / c;   b_dec ← b_dec / c + ν;   W_dec unchanged
+
+and thresholds are divided by c. Saved decoder rows stay unit; activations are in raw target units.
+Done in float64, stored in float32.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mtc_core.objective import Weights
+from mtc_core.statistics import PairStatistics
+
+
+def fold(weights: Weights, statistics: PairStatistics) -> dict[str, Tensor]:
+    """Folded weights in the dtype of the given ones."""
+    s = statistics
+    W_enc, b_enc = weights.W_enc.double(), weights.b_enc.double()
+    mu_I, nu_O = s.mu_I.to(W_enc.device), s.nu_O.to(W_enc.device)
+    dtype = weights.W_enc.dtype
+    return {
+        "W_enc": (W_enc * (s.a / s.c)).to(dtype),
+        "b_enc": ((b_enc - s.a * (W_enc @ mu_I)) / s.c).to(dtype),
+        "W_dec": weights.W_dec.clone(),
+        "b_dec": (weights.b_dec.double() / s.c + nu_O).to(dtype),
+    }

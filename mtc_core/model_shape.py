@@ -1,0 +1,183 @@
+"""What a model is made of, read from its `config.json` alone: sizes, and which sites it has.
+
+Enough to check a manifest and to plan memory and time without loading a weight, and without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mtc_core.errors import ModelError, SiteError
+from mtc_core.sites import Site
+
+# model_type of a config -> family, where the `hf` capture provider knows the module tree.
+FAMILY_OF_MODEL_TYPE: dict[str, str] = {
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "llama",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "gemma3_text": "gemma3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gpt_neox": "gpt_neox",
+}
+KNOWN_FAMILIES = frozenset(FAMILY_OF_MODEL_TYPE.values())
+
+# Published configs leave out what equals the default of their class (Gemma 3's have no heads).
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {"tie_word_embeddings": True, "n_positions": 1024},
+    "gemma2": {"tie_word_embeddings": True, "head_dim": 256, "num_key_value_heads": 4},
+    "gemma3": {
+        "tie_word_embeddings": True,
+        "vocab_size": 262_208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+    },
+    "qwen3": {"head_dim": 128},
+}
+_UNGATED = {
+    *("gpt2", "gpt_neox", "gptj", "gpt_neo", "gpt_bigcode", "bloom", "opt", "phi", "falcon"),
+    *("codegen", "mpt", "starcoder2"),
+}
+_PARALLEL = {"gptj", "phi", "codegen", "cohere", "cohere2"}
+_LEARNED_POSITIONS = {"gpt2", "gpt_neo", "gpt_bigcode", "opt"}
+_NAMES: dict[str, tuple[str, ...]] = {
+    "n_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "d_model": ("hidden_size", "n_embd", "d_model"),
+    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff"),
+    "n_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "n_kv_heads": ("num_key_value_heads", "num_kv_heads"),
+    "d_head": ("head_dim",),
+    "vocab_size": ("vocab_size",),
+    "max_context": ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes of a decoder-only language model.
+
+    family is a name of KNOWN_FAMILIES, or the config's model_type for any other model: such a
+    model is captured through the `bridge` provider. max_context is None where nothing bounds it.
+    d_mlp is the hidden width of the MLP; gated_mlp says that it has three matrices, not two.
+    """
+
+    family: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    vocab_size: int
+    max_context: int | None
+    parallel_residual: bool
+    gated_mlp: bool
+    tied_embeddings: bool
+    learned_positions: bool
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Read the fields of a Hugging Face config.json. Raises ModelError where one is missing."""
+        # A multimodal config nests that of its language model.
+        text = {**config, **config.get("text_config", {})}
+        model_type = text.get("model_type")
+        if not isinstance(model_type, str):
+            raise ModelError("config.json names no model_type, so this is no transformers model")
+        family = FAMILY_OF_MODEL_TYPE.get(model_type, model_type)
+        read = _Fields({**_DEFAULTS.get(family, {}), **_present(text)}, model_type)
+        d_model, n_heads = read.size("d_model"), read.size("n_heads")
+        return cls(
+            family=family,
+            n_layers=read.size("n_layers"),
+            d_model=d_model,
+            d_mlp=read.optional("d_mlp") or 4 * d_model,
+            n_heads=n_heads,
+            n_kv_heads=read.optional("n_kv_heads") or n_heads,
+            d_head=read.optional("d_head") or d_model // n_heads,
+            vocab_size=read.size("vocab_size"),
+            max_context=read.optional("max_context"),
+            parallel_residual=_is_parallel(model_type, text),
+            gated_mlp=model_type not in _UNGATED,
+            tied_embeddings=bool(read.config.get("tie_word_embeddings", False)),
+            learned_positions=model_type in _LEARNED_POSITIONS,
+        )
+
+    def check(self, site: Site) -> None:
+        """Raises SiteError if this model cannot have the site. Hooks that we do not name
+        ourselves are checked for their layer only: the bridge knows the rest once loaded."""
+        if site.layer is None:
+            return
+        if site.layer >= self.n_layers:
+            raise SiteError(
+                f"{site}: layer {site.layer} is out of range; this model ({self.family}) has "
+                f"layers 0 to {self.n_layers - 1}"
+            )
+        if site.kind == "resid_mid" and self.parallel_residual:
+            raise SiteError(
+                f"{site}: {self.family} adds attention and MLP to the residual stream in "
+                "parallel, so it has no resid_mid; the MLP reads the same stream as attention: "
+                f"use {site.layer}.resid_pre"
+            )
+
+    def width(self, site: Site) -> int | None:
+        """Last dimension of the site's tensor, or None for hooks that we do not name ourselves
+        (known after the first forward: `Capture.widths`)."""
+        return self.d_model if site.kind else None
+
+    @property
+    def block_params(self) -> int:
+        """Weights in the matrices of one block; a forward costs 2 × this FLOPs per token, and
+        attention scores. Biases and norms (below 1 %) are left out."""
+        d_q, d_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
+        attention = self.d_model * (2 * d_q + 2 * d_kv)
+        return attention + (3 if self.gated_mlp else 2) * self.d_model * self.d_mlp
+
+    @property
+    def embed_params(self) -> int:
+        """Weights of the embeddings: tokens, learned positions, and the unembedding if untied."""
+        tables = self.vocab_size * (1 if self.tied_embeddings else 2)
+        positions = (self.max_context or 0) if self.learned_positions else 0
+        return self.d_model * (tables + positions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """A config whose fields go by different names in different families."""
+
+    config: Mapping[str, Any]
+    model_type: str
+
+    def optional(self, field: str) -> int | None:
+        values = (self.config.get(name) for name in _NAMES[field])
+        return next((v for v in values if isinstance(v, int) and v > 0), None)
+
+    def size(self, field: str) -> int:
+        value = self.optional(field)
+        if value is None:
+            names = " or ".join(_NAMES[field])
+            raise ModelError(
+                f"config.json of this {self.model_type} model has no {names}, which says its "
+                f"{field}; such a model cannot be planned"
+            )
+        return value
+
+
+def _present(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _is_parallel(model_type: str, config: Mapping[str, Any]) -> bool:
+    if model_type == "gpt_neox":
+        return bool(config.get("use_parallel_residual", True))
+    if model_type == "falcon":
+        return bool(config.get("parallel_attn", True) or config.get("new_decoder_architecture"))
+    return model_type in _PARALLEL

@@ -1,0 +1,66 @@
+"""The line that a transcoder must beat: a ridge regression from source to target.
+
+Fitted on the training rows themselves, from totals gathered while training: no forward pass more.
+The first ROWS_PER_DIMENSION × d_in rows are enough to determine it, so gathering then stops.
+
+B rows · I, O source and target widths
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS_PER_DIMENSION = 128
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # times the mean squared source coordinate; best one is used
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """ŷ = x W + b in raw units."""
+
+    W_IO: Tensor
+    b_O: Tensor
+
+    def __call__(self, x_BI: Tensor) -> Tensor:
+        return torch.addmm(self.b_O, x_BI.to(self.W_IO.dtype), self.W_IO)
+
+
+class RidgeTotals:
+    """Second moments of scaled rows, float64; part of a trainer's state."""
+
+    def __init__(self, d_in: int, d_out: int, device: torch.device) -> None:
+        # A constant column carries the means and the intercept.
+        self.xx = torch.zeros(d_in + 1, d_in + 1, dtype=torch.float64, device=device)
+        self.xy = torch.zeros(d_in + 1, d_out, dtype=torch.float64, device=device)
+        self.rows = 0
+        self.wanted = ROWS_PER_DIMENSION * d_in
+
+    def add(self, x_BI: Tensor, y_BO: Tensor, weight_B: Tensor) -> None:
+        """Add the rows that training gives full weight."""
+        if self.rows >= self.wanted:
+            return
+        full_B = weight_B == 1
+        x_BI = torch.nn.functional.pad(x_BI[full_B], (0, 1), value=1.0)
+        self.xx += (x_BI.T @ x_BI).double()
+        self.xy += (x_BI.T @ y_BO[full_B]).double()
+        self.rows += x_BI.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"xx": self.xx, "xy": self.xy, "rows": torch.tensor(self.rows)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.xx.copy_(tensors["xx"])
+        self.xy.copy_(tensors["xy"])
+        self.rows = int(tensors["rows"])
+
+    def solve(self, penalty: float) -> Tensor:
+        """The map [d_in + 1, d_out] in scaled units; its last row is the intercept."""
+        d_in = self.xx.shape[0] - 1
+        ridge = torch.full((d_in + 1,), penalty, dtype=torch.float64, device=self.xx.device)
+        ridge *= self.xx.diagonal()[:d_in].mean()
+        ridge[d_in] = 1e-9 * max(self.rows, 1)  # the intercept is not shrunk
+        return torch.linalg.solve(self.xx + torch.diag(ridge), self.xy)

@@ -1,0 +1,123 @@
+"""Which latents stay on: TopK keeps k a row, BatchTopK keeps the largest of the whole batch.
+
+Both are exact. Ties go to the lowest flat index, so that the result depends on the values alone
+and not on how a library's top-k orders equals. BatchTopK first collects the few entries near or
+above the last step's cut and ranks only those; the ranking, not the collecting, decides.
+
+B rows · F latents · n kept nonzeros, in row-major order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rescore = Callable[[Tensor], Tensor]  # flat indices n -> their exact pre-activations n
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The positive activations that survive selection, ascending in flat index row * F + latent."""
+
+    rows_n: Tensor
+    latents_n: Tensor
+    acts_n: Tensor
+
+    @classmethod
+    def from_flat(cls, flat_n: Tensor, acts_n: Tensor, d_sae: int) -> Kept:
+        rows_n = torch.div(flat_n, d_sae, rounding_mode="floor")
+        return cls(rows_n, flat_n - rows_n * d_sae, acts_n)
+
+    @classmethod
+    def from_dense(cls, acts_BF: Tensor) -> Kept:
+        """All positive entries of a dense activation matrix."""
+        flat_n = (acts_BF.reshape(-1) > 0).nonzero().squeeze(1)
+        return cls.from_flat(flat_n, acts_BF.reshape(-1)[flat_n], acts_BF.shape[1])
+
+
+class BatchTopK:
+    """Keeps the `budget` largest positive entries of a batch.
+
+    `cut` is the smallest value kept last time and `margin` the share of it above which entries
+    become candidates. Both are memory of where to look: they change the time, never the result.
+    """
+
+    FEWEST, MOST = 1.2, 1.5  # candidates wanted, as multiples of the budget
+
+    def __init__(self, cut: float = 0.0, margin: float = 0.95) -> None:
+        self.cut = cut
+        self.margin = margin
+
+    def __call__(self, pre_BF: Tensor, budget: int, rescore: Rescore | None = None) -> Kept:
+        """Select from pre-activations. `rescore` supplies exact values where `pre_BF` is rounded
+        (bf16 leaves thousands of ties at the cut); ranking then uses those."""
+        flat_n = self._candidates(pre_BF, budget)
+        values_n = pre_BF.reshape(-1)[flat_n] if rescore is None else rescore(flat_n)
+        keep_n = largest(values_n, budget)
+        flat_n, values_n = flat_n[keep_n], values_n[keep_n]
+        if flat_n.numel() == budget:
+            self.cut = float(values_n.min()) if budget else 0.0
+        return Kept.from_flat(flat_n, values_n, pre_BF.shape[1])
+
+    def _candidates(self, pre_BF: Tensor, budget: int) -> Tensor:
+        flat_F = pre_BF.reshape(-1)
+        if self.cut > 0:
+            flat_n = (flat_F > self.margin * self.cut).nonzero().squeeze(1)
+            if flat_n.numel() >= budget:
+                self._adapt(flat_n.numel() / max(1, budget))
+                return flat_n
+        return self._all_that_could_count(flat_F, budget)
+
+    def _adapt(self, ratio: float) -> None:
+        if ratio > self.MOST:
+            self.margin = min(0.995, self.margin + 0.01)
+        elif ratio < self.FEWEST:
+            self.margin = max(0.5, self.margin - 0.01)
+
+    def _all_that_could_count(self, flat_F: Tensor, budget: int) -> Tensor:
+        """The slow way: a full top-k, with room for what rounding may have swapped."""
+        wanted = min(flat_F.numel(), int(budget * self.FEWEST))
+        if not wanted:
+            return torch.zeros(0, dtype=torch.long, device=flat_F.device)
+        least = flat_F.topk(wanted, sorted=False).values.min().clamp(min=0)
+        return ((flat_F >= least) & (flat_F > 0)).nonzero().squeeze(1)
+
+
+def largest(values_n: Tensor, budget: int) -> Tensor:
+    """Boolean mask of the `budget` largest positive values; equals go to the lowest index."""
+    keep_n = values_n > 0
+    surplus = int(keep_n.sum()) - budget
+    if surplus <= 0:
+        return keep_n
+    if budget == 0:
+        return torch.zeros_like(keep_n)
+    cut = values_n.topk(budget, sorted=False).values.min()
+    keep_n = values_n > cut
+    at_cut_n = (values_n == cut).nonzero().squeeze(1)
+    keep_n[at_cut_n[: budget - int(keep_n.sum())]] = True
+    return keep_n
+
+
+def topk_rows(pre_BF: Tensor, k: int) -> Kept:
+    """Keep the k largest positive entries of every row."""
+    values_Bk, latents_Bk = topk_lowest_index(pre_BF, k)
+    on_Bk = values_Bk > 0
+    rows_Bk = torch.arange(pre_BF.shape[0], device=pre_BF.device)[:, None].expand_as(latents_Bk)
+    return Kept(rows_Bk[on_Bk], latents_Bk[on_Bk], values_Bk[on_Bk])
+
+
+def topk_lowest_index(pre_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and ascending indices of the k largest of each row; equals go to the lowest index."""
+    more = min(k + 1, pre_BF.shape[1])
+    values_Bk, latents_Bk = pre_BF.topk(more)
+    if more > k:
+        tied_R = (values_Bk[:, k] == values_Bk[:, k - 1]).nonzero().squeeze(1)
+        latents_Bk = latents_Bk[:, :k]
+        if tied_R.numel():
+            order_RF = pre_BF[tied_R].sort(dim=1, descending=True, stable=True).indices
+            latents_Bk = latents_Bk.index_copy(0, tied_R, order_RF[:, :k])
+    latents_Bk = latents_Bk.sort(dim=1).values
+    return pre_BF.gather(1, latents_Bk), latents_Bk

@@ -1,0 +1,72 @@
+"""Documents of a dataset on the Hugging Face Hub, in its own order, never through its shuffle
+(whose buffer cannot be resumed). `datasets` loads inside functions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mtc_core.data_config import DataConfig
+from mtc_core.errors import DataError
+from mtc_core.text_files import as_text, pick
+
+
+def open_dataset(data: DataConfig) -> Any:
+    """The dataset as a `datasets.IterableDataset`. Raises DataError with what the Hub said."""
+    import datasets
+
+    try:
+        dataset = datasets.load_dataset(
+            data.path,
+            name=data.subset,
+            split=data.split,
+            revision=data.revision,
+            streaming=data.streaming,
+        )
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"data.path: {data.path!r} is no local file or folder, and as a dataset on the Hub "
+            f"(subset {data.subset}, split {data.split}, revision {data.revision}) it could not be "
+            f"opened: {_first_lines(error)}. Check data.path, data.subset, data.split and the "
+            f"network; a gated dataset needs HF_TOKEN"
+        ) from error
+    return dataset if data.streaming else dataset.to_iterable_dataset()
+
+
+def read_dataset(dataset: Any, data: DataConfig, position: dict[str, Any] | None) -> Iterator:
+    """Yield (text, position) from an IterableDataset, going on after `position`."""
+    import datasets
+
+    count = position["examples"] if position else 0
+    if position and position["state"] is not None:
+        dataset.load_state_dict(position["state"])
+    elif count:
+        dataset = dataset.skip(count)
+    examples = iter(dataset)
+    while True:
+        try:
+            example = next(examples, None)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(
+                f"{data.path}: reading broke off after {count} examples: {_first_lines(error)}; "
+                f"the same command goes on from here"
+            ) from error
+        if example is None:
+            return
+        count += 1
+        where = f"{data.path}, example {count}"
+        text = as_text(pick(example, data.column, where), data.column, where)
+        yield text, {"examples": count, "state": _state(dataset)}
+
+
+def _state(dataset: Any) -> dict[str, Any] | None:
+    """The dataset's own position, or None for kinds that have none and are skipped through."""
+    try:
+        return dataset.state_dict()
+    except NotImplementedError:
+        return None
+
+
+def _first_lines(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -1,0 +1,269 @@
+"""One transcoder in training: its state, and the step that moves it.
+
+    scale rows -> encode -> select -> losses and gradients -> aux -> Adam -> unit decoder rows
+
+The step needs torch alone. Everything that decides a later step is in `state()`, so a trainer
+loaded from it goes on to the same bits.
+
+B rows · F latents · I, O source and target widths · D dead latents
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtc_core.aux_loss import add_aux_gradients
+from mtc_core.config import TrainConfig, TranscoderSpec
+from mtc_core.errors import CheckpointError, TrainingStopped
+from mtc_core.objective import Batch, Objective, Weights, step_gradients
+from mtc_core.ridge import RidgeTotals
+from mtc_core.seeds import seed_of
+from mtc_core.selection import BatchTopK, Kept, Rescore, topk_rows
+from mtc_core.sparse import row_dot
+from mtc_core.statistics import PairStatistics, Scaler
+
+REFRESH_DEAD_STEPS = 100
+THRESHOLD_DECAY = 0.99
+BOUND_LATENTS = 4  # an extreme row under `bound` uses at most this many times k latents
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step measured, still on its device."""
+
+    loss: Tensor
+    fvu_P: Tensor  # of prefixes 1..m, over this step's ordinary rows, in units of V
+    aux: Tensor
+    l0: Tensor  # kept nonzeros per row with a weight
+    extreme: Tensor  # share of extreme rows
+
+
+class TranscoderTrainer:
+    """Trains one Matryoshka transcoder from rows (x, y) in raw model units."""
+
+    def __init__(
+        self,
+        spec: TranscoderSpec,
+        train: TrainConfig,
+        statistics: PairStatistics,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.spec, self.train, self.statistics = spec, train, statistics
+        self.device = torch.device(device)
+        d_in, d_out = statistics.mu_I.numel(), statistics.nu_O.numel()
+        self.weights = initial_weights(spec, d_in, d_out, self.device, dtype)
+        self.optimizer = torch.optim.Adam(
+            list(self.weights.tensors().values()),
+            lr=spec.learning_rate,
+            betas=train.adam_betas,
+            fused=True,
+        )
+        self.scaler = Scaler(statistics, train.extreme, device=self.device, dtype=dtype)
+        sizes = torch.tensor(spec.group_sizes)
+        group_of_latent_F = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        # In scaled units the target's variance is d_out, whatever the site.
+        self.objective = Objective(spec.weights, float(d_out), group_of_latent_F.to(self.device))
+        self.select = BatchTopK()
+        self.ridge = RidgeTotals(d_in, d_out, self.device)
+        self.step_index = 0
+        self.threshold = torch.tensor(-1.0, dtype=torch.float64)  # EMA; negative: none seen yet
+        self.silent_F = torch.zeros(spec.d_sae, dtype=torch.int64, device=self.device)
+        self.dead_D = torch.zeros(0, dtype=torch.int64, device=self.device)
+
+    @torch.no_grad()
+    def step(self, x_raw_BI: Tensor, y_raw_BO: Tensor) -> StepReport:
+        """One optimizer step on raw rows [B, d_in] and [B, d_out].
+
+        Raises TrainingStopped when the loss is not finite; the weights are then still the last
+        good ones."""
+        batch, extreme_B = self.scaler(x_raw_BI, y_raw_BO)
+        kept = self._select(batch, extreme_B)
+        step = step_gradients(self.weights, batch, kept, self.objective)
+        aux = self._aux(step.gradients, batch, step.residual_BO)
+        loss = step.loss(self.spec.weights) + self.spec.aux_weight * aux
+        if not torch.isfinite(loss):
+            raise TrainingStopped(
+                f"the loss is {float(loss)} at step {self.step_index}; lower train.lr, or set "
+                "model.dtype: float32 if the model's activations overflow"
+            )
+        self._update(step.gradients)
+        self._count(kept, batch)
+        self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)
+        self.step_index += 1
+        l0 = kept.acts_n.numel() / batch.count
+        return StepReport(loss, step.fvu_P, aux, l0, extreme_B.double().mean())
+
+    def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
+        """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
+        pre_BF, rescore = self._pre_activations(batch.x_BI)
+        self._curb_extreme(pre_BF, extreme_B.nonzero().squeeze(1))
+        if self.spec.selection == "topk":
+            return topk_rows(pre_BF.float() if rescore else pre_BF, self.spec.k)
+        budget = self.spec.k * int(batch.count)
+        kept = self.select(pre_BF, budget, rescore)
+        self._track_threshold(kept, budget)
+        return kept
+
+    def _curb_extreme(self, pre_BF: Tensor, rows_E: Tensor) -> None:
+        if not rows_E.numel() or self.train.extreme == "keep":
+            return
+        if self.train.extreme == "mask":
+            pre_BF[rows_E] = 0
+            return
+        cap = min(BOUND_LATENTS * self.spec.k, self.spec.d_sae)
+        values, latents = pre_BF[rows_E].topk(cap, dim=1)
+        pre_BF[rows_E] = 0
+        pre_BF[rows_E[:, None], latents] = values
+
+    def _pre_activations(self, x_BI: Tensor) -> tuple[Tensor, Rescore | None]:
+        """Pre-activations, and how to make rounded ones exact."""
+        w = self.weights
+        if self.train.dtype == "float32":
+            return torch.addmm(w.b_enc, x_BI, w.W_enc.T), None
+        low = torch.bfloat16
+        pre_BF = torch.addmm(w.b_enc.to(low), x_BI.to(low), w.W_enc.to(low).T)
+
+        def rescore(flat_n: Tensor) -> Tensor:
+            found = Kept.from_flat(flat_n, flat_n, self.spec.d_sae)
+            exact_n = row_dot(x_BI, w.W_enc, found.rows_n, found.latents_n)
+            return exact_n + w.b_enc[found.latents_n]
+
+        return pre_BF, rescore
+
+    def _track_threshold(self, kept: Kept, budget: int) -> None:
+        if kept.acts_n.numel() < budget or budget == 0:
+            return  # fewer positives than the budget: the smallest is no cut
+        smallest = kept.acts_n.min().double().cpu()
+        first = self.threshold < 0
+        self.threshold = torch.where(
+            first, smallest, torch.lerp(smallest, self.threshold, THRESHOLD_DECAY)
+        )
+
+    def _aux(self, gradients: Weights, batch: Batch, residual_BO: Tensor) -> Tensor:
+        if self.step_index % REFRESH_DEAD_STEPS == 0:
+            self.dead_D = (self.silent_F >= self.train.dead_after).nonzero().squeeze(1)
+        if not self.dead_D.numel() or self.spec.aux_weight == 0:
+            return batch.count.new_zeros((), dtype=torch.float64)
+        return add_aux_gradients(
+            gradients,
+            self.weights,
+            batch,
+            residual_BO,
+            self.dead_D,
+            k_aux=self.spec.k_aux,
+            aux_weight=self.spec.aux_weight,
+            variance=self.objective.variance,
+        )
+
+    def _update(self, gradients: Weights) -> None:
+        """Adam on every parameter; decoder rows leave the step at unit norm."""
+        W_dec = self.weights.W_dec
+        # A unit row cannot use the part of its gradient along itself; Adam's moments should not.
+        along_F = (gradients.W_dec * W_dec).sum(1, keepdim=True)
+        gradients.W_dec.addcmul_(W_dec, along_F, value=-1)
+        for parameter, gradient in zip(
+            self.weights.tensors().values(), gradients.tensors().values(), strict=True
+        ):
+            parameter.grad = gradient
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.spec.learning_rate * self.train.lr_factor(self.step_index)
+        self.optimizer.step()
+        W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True))
+
+    def _count(self, kept: Kept, batch: Batch) -> None:
+        """Rows since each latent last fired: a kept value above 0, not a mere selection."""
+        self.silent_F += batch.count.long()
+        self.silent_F[kept.latents_n] = 0
+
+    @property
+    def dead_share(self) -> float:
+        """Share of latents silent for `dead_after` rows or more."""
+        return float((self.silent_F >= self.train.dead_after).double().mean())
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later step depends on, as tensors (shared with the trainer)."""
+        tensors = dict(self.weights.tensors())
+        for name, parameter in self.weights.tensors().items():
+            moments = self.optimizer.state.get(parameter, {})
+            for key in ("exp_avg", "exp_avg_sq"):
+                tensors[f"adam.{name}.{key}"] = moments.get(key, torch.zeros_like(parameter))
+        tensors |= {f"statistics.{k}": v for k, v in self.statistics.tensors().items()}
+        tensors |= {f"ridge.{k}": v for k, v in self.ridge.tensors().items()}
+        tensors |= {
+            "step": torch.tensor(self.step_index),
+            "threshold": self.threshold,
+            "filter": torch.tensor([self.select.cut, self.select.margin], dtype=torch.float64),
+            "silent": self.silent_F,
+            "dead": self.dead_D,
+        }
+        return tensors
+
+    @classmethod
+    def from_state(
+        cls,
+        spec: TranscoderSpec,
+        train: TrainConfig,
+        state: Mapping[str, Tensor],
+        *,
+        device: str | torch.device = "cpu",
+    ) -> TranscoderTrainer:
+        """A trainer that goes on where `state` was taken. Raises CheckpointError."""
+        prefix = "statistics."
+        statistics = PairStatistics.from_tensors(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        )
+        trainer = cls(spec, train, statistics, device=device)
+        trainer._load(state)
+        return trainer
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        step = state["step"].to(torch.float32)
+        for name, parameter in self.weights.tensors().items():
+            if state[name].shape != parameter.shape:
+                raise CheckpointError(
+                    f"{name} is {list(state[name].shape)} in the checkpoint and "
+                    f"{list(parameter.shape)} in the manifest; they are of different transcoders"
+                )
+            parameter.copy_(state[name])
+            if int(step):
+                self.optimizer.state[parameter] = {
+                    "step": step.clone().to(self.device),
+                    **{
+                        key: state[f"adam.{name}.{key}"].to(self.device, copy=True)
+                        for key in ("exp_avg", "exp_avg_sq")
+                    },
+                }
+        self.ridge.load({k: state[f"ridge.{k}"] for k in self.ridge.tensors()})
+        self.step_index = int(state["step"])
+        self.threshold = state["threshold"].clone()
+        self.select.cut, self.select.margin = state["filter"].tolist()
+        self.silent_F.copy_(state["silent"])
+        self.dead_D = state["dead"].to(self.device, copy=True)
+
+
+def initial_weights(
+    spec: TranscoderSpec, d_in: int, d_out: int, device: torch.device, dtype: torch.dtype
+) -> Weights:
+    """Random unit decoder rows; the encoder equals them where both sites are residual-shaped."""
+    W_dec = _unit_rows(spec, "W_dec", d_out)
+    same_space = d_in == d_out and spec.source.kind is not None and spec.target.kind is not None
+    W_enc = W_dec.clone() if same_space else _unit_rows(spec, "W_enc", d_in)
+    return Weights(
+        W_enc=W_enc.to(device, dtype),
+        b_enc=torch.zeros(spec.d_sae, device=device, dtype=dtype),
+        W_dec=W_dec.to(device, dtype),
+        b_dec=torch.zeros(d_out, device=device, dtype=dtype),
+    )
+
+
+def _unit_rows(spec: TranscoderSpec, purpose: str, width: int) -> Tensor:
+    # Drawn on the CPU: a GPU's generator gives other bits.
+    generator = torch.Generator().manual_seed(seed_of(spec.seed, spec.id, purpose))
+    rows_FD = torch.randn(spec.d_sae, width, generator=generator)
+    return rows_FD / torch.linalg.vector_norm(rows_FD, dim=1, keepdim=True)

@@ -1,0 +1,201 @@
+"""A trained transcoder: load it, encode, decode, measure. Raw model units in and out.
+
+    pre = x @ W_enc.T + b_enc;   a = relu(pre), sparsified;   y = a @ W_dec + b_dec
+
+Format of a saved one: mtc_core/FORMAT.md.
+
+B rows (any leading dimensions) · F latents · I, O source and target widths
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtc_core.atomic import new_folder, write_json_atomic
+from mtc_core.config import TranscoderSpec
+from mtc_core.errors import CheckpointError, ConfigError
+from mtc_core.metrics import Population
+from mtc_core.selection import topk_lowest_index
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A transcoder on given rows. FVU is 1 for a mean predictor, 0 for a perfect one."""
+
+    reconstruction: Tensor  # ŷ of the whole dictionary, shape of y
+    l0: float  # mean nonzeros per row
+    l2: float  # mean ‖y − ŷ‖
+    fvu_by_prefix: tuple[float, ...]  # of prefixes 1..m; the last is the FVU
+
+    @property
+    def fvu(self) -> float:
+        return self.fvu_by_prefix[-1]
+
+
+class MatryoshkaTranscoder(nn.Module):
+    """Weights of one transcoder with all scaling folded in; decoder rows are unit."""
+
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b_dec: Tensor
+    threshold: Tensor
+
+    def __init__(
+        self, spec: TranscoderSpec, tensors: dict[str, Tensor], provenance: dict | None = None
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.provenance = provenance or {}
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+            self.register_parameter(name, nn.Parameter(tensors[name], requires_grad=False))
+        self.register_buffer("threshold", tensors["threshold"])
+
+    @property
+    def d_in(self) -> int:
+        return self.W_enc.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return self.W_dec.shape[1]
+
+    @property
+    def d_sae(self) -> int:
+        return self.W_enc.shape[0]
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """[..., d_in] -> [..., d_sae], before relu and selection."""
+        return torch.nn.functional.linear(x.to(self.W_enc.dtype), self.W_enc, self.b_enc)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[..., d_in] -> activations [..., d_sae], non-negative and sparse.
+
+        `topk` keeps the k largest of each row; `batchtopk` keeps what exceeds the threshold, so
+        that a row's code does not depend on its batch mates."""
+        if x.shape[-1] != self.d_in:
+            raise ConfigError(
+                f"x is {x.shape[-1]} wide; this transcoder reads {self.spec.source}, "
+                f"which is {self.d_in} wide"
+            )
+        pre = self.pre_activations(x)
+        if self.spec.selection == "batchtopk":
+            return pre.relu_().mul_(pre > self.threshold)
+        values, latents = topk_lowest_index(pre.flatten(0, -2), self.spec.k)
+        acts = torch.zeros_like(pre).flatten(0, -2).scatter_(1, latents, values.relu())
+        return acts.view_as(pre)
+
+    def decode(self, acts: Tensor, prefix: int | None = None) -> Tensor:
+        """[..., d_sae] -> [..., d_out], from the first `prefix` groups only (default: all)."""
+        widths = (0, *self.spec.widths)
+        prefix = len(widths) - 1 if prefix is None else prefix
+        if not 0 <= prefix < len(widths):
+            raise ConfigError(f"prefix is {prefix}; this transcoder has {len(widths) - 1} groups")
+        width = widths[prefix]
+        return acts[..., :width] @ self.W_dec[:width] + self.b_dec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d_in] -> reconstruction of the target [..., d_out]."""
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, y: Tensor) -> Evaluation:
+        """Measure on rows x [..., d_in] and their targets y [..., d_out], all of them counted."""
+        x_BI, y_BO = x.flatten(0, -2), y.flatten(0, -2)
+        acts_BF = self.encode(x_BI)
+        totals = Population(self.d_sae, self.spec.group_sizes, self.d_out, x.device)
+        totals.add(y_BO, self.b_dec, self.W_dec, acts_BF)
+        reconstruction = self.decode(acts_BF)
+        l2 = (y_BO - reconstruction).norm(dim=1).double().mean()
+        return Evaluation(
+            reconstruction.view_as(y), totals.l0, float(l2), tuple(totals.fvu_by_prefix)
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write `config.json` and `weights.safetensors`; the folder appears whole or not at all."""
+        from safetensors.torch import save_file
+
+        tensors = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
+        with new_folder(Path(folder)) as temporary:
+            write_json_atomic(temporary / CONFIG, self.config())
+            # One metadata key only: safetensors writes several in random order.
+            save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return {
+            "format": "mtc-transcoder",
+            "format_version": FORMAT_VERSION,
+            "id": self.spec.id,
+            "d_in": self.d_in,
+            "d_out": self.d_out,
+            "d_sae": self.d_sae,
+            "dtype": str(self.W_enc.dtype).removeprefix("torch."),
+            **self.spec.to_dict(),
+            "source_site": str(self.spec.source),
+            "target_site": str(self.spec.target),
+            **self.provenance,
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> MatryoshkaTranscoder:
+        """Read a folder that `save` wrote. Raises CheckpointError where it cannot be used."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG).read_text())
+            tensors = load_file(folder / WEIGHTS, device=device)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"{folder} holds no readable transcoder: {error}") from None
+        spec = spec_of_config(folder, config)
+        shapes = expected_shapes(spec, config["d_in"], config["d_out"])
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if found != shapes:
+            raise CheckpointError(f"{folder / WEIGHTS} has tensors {found}, expected {shapes}")
+        known = cls(spec, tensors).config()
+        provenance = {key: value for key, value in config.items() if key not in known}
+        return cls(spec, tensors, provenance)
+
+
+def spec_of_config(folder: Path, config: dict) -> TranscoderSpec:
+    """The spec that a config.json describes. Raises CheckpointError."""
+    if config.get("format") != "mtc-transcoder" or config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder / CONFIG} is not of format mtc-transcoder version {FORMAT_VERSION}"
+        )
+    fields = TranscoderSpec.__dataclass_fields__
+    return TranscoderSpec.from_dict({key: config[key] for key in fields})
+
+
+def expected_shapes(spec: TranscoderSpec, d_in: int, d_out: int) -> dict[str, tuple[int, ...]]:
+    """Tensor shapes of a saved transcoder."""
+    F = spec.d_sae
+    return {
+        "W_enc": (F, d_in),
+        "b_enc": (F,),
+        "W_dec": (F, d_out),
+        "b_dec": (d_out,),
+        "threshold": (F,),
+    }
+
+
+def load_suite(run: str | Path, device: str = "cpu") -> dict[str, MatryoshkaTranscoder]:
+    """All finished transcoders of a run folder, by id. Raises CheckpointError if there is none."""
+    folder = Path(run) / "transcoders"
+    finals = sorted(path.parent for path in folder.glob(f"*/final/{CONFIG}"))
+    if not finals:
+        raise CheckpointError(
+            f"{folder} holds no finished transcoder; `mtc-orchestrate status {run}` tells how far "
+            "the run is, and running its manifest again continues it"
+        )
+    return {path.parent.name: MatryoshkaTranscoder.load(path, device) for path in finals}
