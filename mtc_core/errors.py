@@ -1,6 +1,6 @@
 """What a user can get wrong, as exceptions.
 
-    MtcError                      anything a user can mend: printed as one message, exit 2
+    MtcError                      anything a user can mend: one message, exit 2
     ├── SiteError                 a site that does not exist, or not in this model
     ├── ConfigError               sizes, counts or names that cannot be trained
     ├── DataError                 text that is missing, unreadable or too short

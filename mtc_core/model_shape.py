@@ -88,12 +88,12 @@ class ModelShape:
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
         """Read the fields of a Hugging Face config.json. Raises ModelError where one is missing."""
         # A multimodal config nests that of its language model.
-        text = {**config, **config.get("text_config", {})}
+        text = _present({**config, **(config.get("text_config") or {})})
         model_type = text.get("model_type")
         if not isinstance(model_type, str):
             raise ModelError("config.json names no model_type, so this is no transformers model")
         family = FAMILY_OF_MODEL_TYPE.get(model_type, model_type)
-        read = _Fields({**_DEFAULTS.get(family, {}), **_present(text)}, model_type)
+        read = _Fields({**_DEFAULTS.get(family, {}), **text}, model_type)
         d_model, n_heads = read.size("d_model"), read.size("n_heads")
         return cls(
             family=family,
@@ -172,6 +172,7 @@ class _Fields:
 
 
 def _present(config: Mapping[str, Any]) -> dict[str, Any]:
+    # A null in a config stands for the default of its class.
     return {name: value for name, value in config.items() if value is not None}
 
 

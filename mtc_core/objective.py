@@ -1,6 +1,7 @@
 """The objective and its hand-written gradient.
 
-    L = Σ_{i=0..m} w_i · mean_n ‖y_n − ŷ_{i,n}‖² / V,     ŷ_i = b_dec + Σ_{latents of groups 1..i} a W_dec
+    L = Σ_{i=0..m} w_i · mean_n ‖y_n − ŷ_{i,n}‖² / V
+    ŷ_i = b_dec + Σ_{latents of groups 1..i} a W_dec
 
 Every prefix loss reaches the weights that it covers. With g_i = 2 w_i / (n V) (ŷ_i − y) the
 gradient of group j's contribution is G_j = Σ_{i≥j} g_i, a reverse cumulative sum over prefixes, so

@@ -101,12 +101,19 @@ def largest(values_n: Tensor, budget: int) -> Tensor:
     return keep_n
 
 
-def topk_rows(pre_BF: Tensor, k: int) -> Kept:
-    """Keep the k largest positive entries of every row."""
-    values_Bk, latents_Bk = topk_lowest_index(pre_BF, k)
+def topk_rows(pre_BF: Tensor, k: int, rescore: Rescore | None = None) -> Kept:
+    """Keep the k largest positive entries of every row; `rescore` as in BatchTopK."""
+    rows_B1 = torch.arange(pre_BF.shape[0], device=pre_BF.device)[:, None]
+    if rescore is None:
+        values_Bk, latents_Bk = topk_lowest_index(pre_BF, k)
+    else:
+        wide = min(pre_BF.shape[1], k + k // 4 + 8)  # room for what rounding may have swapped
+        _, latents_BW = topk_lowest_index(pre_BF, wide)
+        exact_BW = rescore((rows_B1 * pre_BF.shape[1] + latents_BW).flatten()).view_as(latents_BW)
+        values_Bk, picked_Bk = topk_lowest_index(exact_BW, k)
+        latents_Bk = latents_BW.gather(1, picked_Bk)
     on_Bk = values_Bk > 0
-    rows_Bk = torch.arange(pre_BF.shape[0], device=pre_BF.device)[:, None].expand_as(latents_Bk)
-    return Kept(rows_Bk[on_Bk], latents_Bk[on_Bk], values_Bk[on_Bk])
+    return Kept(rows_B1.expand_as(latents_Bk)[on_Bk], latents_Bk[on_Bk], values_Bk[on_Bk])
 
 
 def topk_lowest_index(pre_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -83,6 +83,15 @@ def is_hub(data: DataConfig) -> bool:
     )
 
 
+def dataset_commit(data: DataConfig) -> str | None:
+    """The commit of a dataset on the Hub, to pin it for the life of a run; None for local text."""
+    if not is_hub(data):
+        return None
+    from mtc_core.text_hub import hub_commit
+
+    return hub_commit(data)
+
+
 def source_listing(data: DataConfig) -> list[list[Any]]:
     """[name, bytes] of every local file, to notice text that changed between two readings.
 

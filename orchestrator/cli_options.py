@@ -1,0 +1,68 @@
+"""What the commands share: how they fail, and the options that several of them take."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from mtc_core.errors import MtcError
+
+USER_ERROR, BUG, INTERRUPTED, READER_GONE = 2, 3, 130, 141
+
+
+def fail(message: str, code: int = USER_ERROR) -> NoReturn:
+    """One message on stderr, and the end."""
+    click.echo(message, err=True)
+    raise SystemExit(code)
+
+
+class Commands(click.Group):
+    """A group whose commands may raise MtcError: the message is all that the user sees."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MtcError as error:
+            fail(str(error))
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit; there is nobody to read it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(READER_GONE) from None
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            traceback.print_exc()
+            fail("this is a bug of mtc-orchestrate, not of your manifest; please report it", BUG)
+
+
+Command = Callable[..., Any]
+
+
+def set_option(command: Command) -> Command:
+    """`--set KEY=VALUE`, any number of times."""
+    return click.option(
+        "overrides",
+        "--set",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Replace a value of the manifest, such as train.tokens=1M.",
+    )(command)
+
+
+def root_option(command: Command) -> Command:
+    """`--root`, the folder of all runs."""
+    return click.option(
+        "--root", default="runs", show_default=True, help="Folder that holds the run folders."
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`, for every command that prints a table."""
+    return click.option("as_json", "--json", is_flag=True, help="Print JSON.")(command)

@@ -1,0 +1,82 @@
+"""Commands that look at runs: `status`, `list`, `metrics`. They read files and need no lock."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mtc_core.errors import ConfigError
+from orchestrator.cli_options import json_option, root_option
+
+
+def find_run(run: str, root: str) -> Path:
+    """A run folder by its path, or by its name under the root. Raises ConfigError."""
+    for folder in (Path(run), Path(root) / run):
+        if (folder / "resolved.json").is_file():
+            return folder
+    raise ConfigError(
+        f"{run}: no run folder here and no run of that name under {root}; "
+        f"`mtc-orchestrate list --root {root}` shows what is there"
+    )
+
+
+@click.command()
+@click.argument("run")
+@root_option
+@json_option
+def status(run: str, root: str, as_json: bool) -> None:
+    """Show how RUN (a folder, or a name under --root) stands."""
+    from orchestrator.run_view import run_state, show_status
+    from orchestrator.terminal import make_console
+
+    state = run_state(find_run(run, root))
+    if as_json:
+        click.echo(json.dumps(state, indent=2))
+    else:
+        show_status(make_console(), state)
+
+
+@click.command(name="list")
+@root_option
+@json_option
+def list_runs(root: str, as_json: bool) -> None:
+    """List the runs under --root."""
+    from orchestrator.run_view import run_state, show_list
+    from orchestrator.terminal import make_console
+
+    folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
+    states = [run_state(folder) for folder in folders]
+    if as_json:
+        click.echo(json.dumps(states, indent=2))
+    elif states:
+        show_list(make_console(), states)
+    else:
+        click.echo(f"no runs under {root}")
+
+
+@click.command()
+@click.argument("run")
+@click.argument("transcoder", metavar="[ID]", required=False)
+@root_option
+@json_option
+def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
+    """Show the held-out figures of RUN or, given the ID of a transcoder (its beginning is enough),
+    its training curve."""
+    from orchestrator.run_view import curve, figures, show_curve, show_figures
+    from orchestrator.terminal import make_console
+
+    folder = find_run(run, root)
+    if transcoder is None:
+        rows = figures(folder)
+        if as_json:
+            click.echo(json.dumps([row.evaluation for row in rows], indent=2))
+        else:
+            show_figures(make_console(), rows)
+        return
+    lines = curve(folder, transcoder)
+    if as_json:
+        click.echo(json.dumps(lines, indent=2))
+    else:
+        show_curve(make_console(), lines)

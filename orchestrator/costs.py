@@ -1,0 +1,97 @@
+"""What a suite costs, by the cost model of maths.md §10: FLOPs per token, bytes in memory, on disk.
+
+T positions of a context · R rows of a block · B rows of a step · F latents (d_sae) · m groups
+P parameters of a transcoder = F (d_in + 1 + d_out) + d_out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mtc_core.config import TrainConfig, TranscoderSpec
+from mtc_core.data_config import DataConfig
+from mtc_core.model_shape import ModelShape
+from mtc_core.sites import Site
+
+FLOAT32_BYTES = 4
+FLOAT64_BYTES = 8
+STORED_TOKEN_BYTES = 5  # an int32 id and a byte of row mask
+RUNTIME_BYTES = 400 * 10**6  # Python with torch and transformers imported: 332 MB measured
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscoderCost:
+    """One transcoder. `state_bytes`: weights, both Adam moments, gradients, and ridge totals;
+    `checkpoint_bytes`: all of these but the gradients; `final_bytes`: weights and thresholds."""
+
+    params: int
+    state_bytes: int
+    checkpoint_bytes: int
+    final_bytes: int
+    step_bytes: int
+    flops_per_token: int
+
+
+def transcoder_cost(
+    spec: TranscoderSpec, d_in: int, d_out: int, batch_tokens: int
+) -> TranscoderCost:
+    """Memory, disk and FLOPs of a transcoder trained with the sparse kernels."""
+    latents, groups = spec.d_sae, len(spec.group_sizes)
+    params = latents * (d_in + 1 + d_out) + d_out
+    ridge = FLOAT64_BYTES * (d_in + 1) * (d_in + 1 + d_out)
+    silent = FLOAT64_BYTES * latents  # the firing counters, int64
+    encode = 2 * d_in * latents + 2 * spec.k * d_in  # forward dense, weight gradient sparse
+    decode = 3 * 2 * spec.k * d_out  # reconstruction, its weights' and its activations' gradients
+    # A step holds: pre-activations and, at worst, as many of dead latents; each prefix's error and
+    # its gradient; raw and scaled rows of both sites.
+    step_row = 2 * latents + 2 * groups * d_out + 2 * (d_in + d_out)
+    return TranscoderCost(
+        params=params,
+        state_bytes=4 * FLOAT32_BYTES * params + ridge + silent,
+        checkpoint_bytes=3 * FLOAT32_BYTES * params + ridge + silent,
+        final_bytes=FLOAT32_BYTES * (params + latents),
+        step_bytes=FLOAT32_BYTES * batch_tokens * step_row,
+        flops_per_token=encode + decode + 3 * groups * d_out,
+    )
+
+
+def blocks_run(sites: Iterable[Site], n_layers: int) -> int:
+    """Transformer blocks that a forward which stops after the last of these sites runs."""
+    return max(_blocks_to(site, n_layers) for site in sites)
+
+
+def _blocks_to(site: Site, n_layers: int) -> int:
+    if site.layer is None:
+        return n_layers if site.depth > (n_layers, 0) else 0
+    return site.layer + (site.kind != "resid_pre")
+
+
+def forward_flops(shape: ModelShape, blocks: int, context_tokens: int) -> int:
+    """FLOPs per token: the matrices, and attention scores against a full context."""
+    attention = 4 * context_tokens * shape.n_heads * shape.d_head
+    return blocks * (2 * shape.block_params + attention)
+
+
+def model_bytes(shape: ModelShape, dtype: str) -> int:
+    """All layers: loading them is what the weights' files allow."""
+    params = shape.block_params * shape.n_layers + shape.embed_params
+    return DTYPE_BYTES[dtype] * params
+
+
+def forward_bytes(shape: ModelShape, dtype: str, contexts: int, context_tokens: int) -> int:
+    """What one block of the model holds at once: the stream, attention's four, the MLP's three."""
+    row = 2 * shape.d_model + 4 * shape.n_heads * shape.d_head + 3 * shape.d_mlp
+    return DTYPE_BYTES[dtype] * contexts * context_tokens * row
+
+
+def block_bytes(widths: Iterable[int], train: TrainConfig) -> int:
+    """The captured rows of one block: every distinct tensor once, float32."""
+    return FLOAT32_BYTES * train.block_rows * sum(widths)
+
+
+def stored_tokens(data: DataConfig, rows: int) -> int:
+    """Positions on disk for so many trained rows; the first position of a context is no row."""
+    contexts = -(-rows // (data.context_tokens - 1))
+    return contexts * data.context_tokens + data.holdout_tokens

@@ -1,0 +1,49 @@
+"""SIGINT and SIGTERM: the first asks the run to save and end, the second ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Interrupted(Exception):
+    """A signal asked for the end, and everything has been saved."""
+
+
+class Interrupt:
+    """Which signal came, if one did."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_number)
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self:
+            raise Interrupted
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal_number
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupt]:
+    """Collect signals while inside; earlier handlers come back afterwards."""
+    interrupt = Interrupt()
+
+    def note(number: int, frame: object) -> None:
+        if interrupt:
+            os._exit(interrupt.exit_code)
+        interrupt.signal_number = number
+
+    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

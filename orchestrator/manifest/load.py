@@ -1,0 +1,160 @@
+"""Reading a manifest: file and `--set` options to a checked `Manifest`, or every mistake at once.
+
+Static and offline: what the model's shape decides is checked where the shape is known here
+(a local config.json, or `shapes.json`), and listed by `unchecked` where it is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mtc_core.model_shape import ModelShape
+from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
+from orchestrator.manifest.schema import Entry, Manifest
+from orchestrator.manifest.text import Node, read_value, read_yaml, set_value
+from orchestrator.messages import (
+    KeyPath,
+    ManifestError,
+    Mark,
+    Problem,
+    found,
+    raise_problems,
+    suggestion,
+)
+from orchestrator.model_shapes import find_shape
+
+MAX_BYTES = 4_000_000
+_WORD = r"[A-Za-z_]\w*(\[\d{1,6}\])*"
+_KEY_PATH = re.compile(rf"{_WORD}(\.{_WORD})*", re.ASCII)
+
+
+def load_manifest(path: str | Path, overrides: Sequence[str] = ()) -> Manifest:
+    """Read, override (`train.tokens=1M`) and check a manifest.
+
+    Raises ManifestError with one line per problem: file:line (or the option), key, what was found.
+    """
+    text = _read_text(Path(path))
+    tree, problems = read_yaml(text, str(path))
+    for override in overrides:
+        problems += _apply(tree, override)
+    manifest, mistakes = _check(tree)
+    # A key without a value, or given twice, has been told; what follows from that is noise.
+    told = [problem.path for problem in problems]
+    problems += [
+        Problem(tree.mark_of(key_path), key_path, text)
+        for key_path, text in mistakes
+        if not any(key_path[: len(other)] == other for other in told)
+    ]
+    raise_problems(problems)
+    assert manifest is not None
+    manifest.remember(text, str(path), dict(_marks(tree, ())))
+    return manifest
+
+
+def unchecked(manifest: Manifest) -> list[str]:
+    """What `load_manifest` could not check without the model, one line each."""
+    if known_shape(manifest):
+        return []
+    return [
+        *Draft.of(manifest).expansion(None).unchecked,
+        f"transcoders: whether {manifest.model.name} has these layers and sites",
+    ]
+
+
+def known_shape(manifest: Manifest) -> ModelShape | None:
+    """The model's shape where it is known offline."""
+    return find_shape(manifest.model.name, manifest.model.revision, online=False)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ManifestError(f"{path}: is a folder; give the .yaml file of a manifest") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ManifestError(f"{path}: {len(data):,} bytes; a manifest has at most {MAX_BYTES:,}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ManifestError(f"{path}:{line}: not UTF-8: byte 0x{data[error.start]:02x}") from None
+
+
+def _apply(tree: Node, override: str) -> list[Problem]:
+    """Put one `--set KEY=VALUE` into the tree."""
+    key, _, value = override.partition("=")
+    source = f"--set {override}"
+    if not value.strip() or not _KEY_PATH.fullmatch(key):
+        raise ManifestError(f"{source}: must be KEY=VALUE, such as --set train.tokens=1M")
+    path: KeyPath = tuple(
+        int(part) if part.isdecimal() else part for part in re.findall(r"\w+", key)
+    )
+    node, problems = read_value(value, source)
+    set_value(tree, path, node)
+    return [Problem(p.mark, path + p.path, p.text) for p in problems]
+
+
+def _check(tree: Node) -> tuple[Manifest | None, list[Mistake]]:
+    """The manifest of a tree, or None and all that is wrong with it."""
+    raw = tree.plain()
+    assert isinstance(raw, dict)
+    manifest, mistakes = None, []
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        mistakes = [_mistake(details) for details in error.errors(include_url=False)]
+    draft = Draft.of(manifest) if manifest else Draft.without([p for p, _ in mistakes], raw)
+    shape = None
+    if draft.model:
+        shape = find_shape(draft.model.name, draft.model.revision, online=False)
+    return manifest, mistakes + mistakes_across(draft, shape)
+
+
+def _mistake(details: Any) -> Mistake:
+    """Pydantic's finding in our words."""
+    path: KeyPath = tuple(details["loc"])
+    value, kind = details["input"], details["type"]
+    if kind == "wrong":
+        return path, details["msg"]
+    if kind == "missing":
+        return path, "is missing"
+    if kind == "extra_forbidden":
+        keys = _section_at(path[:-1]).model_fields
+        return path, f"unknown key{suggestion(str(path[-1]), keys)}"
+    wanted = "list" if kind.startswith("tuple") else "mapping"
+    return path, f"must be a {wanted}, found {found(value)}"
+
+
+def _section_at(path: KeyPath) -> type[BaseModel]:
+    """The section of the schema at a path."""
+    section: type[BaseModel] = Manifest
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if part == "transcoders":
+            return Entry
+        annotation = section.model_fields[part].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        section = annotation
+    return section
+
+
+def _marks(node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, Mark]]:
+    """Where every key and item of a tree is written."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield (*path, key), node.key_marks[key]
+            yield from _marks(child, (*path, key))
+    elif isinstance(node.value, list):
+        for index, child in enumerate(node.value):
+            yield (*path, index), child.mark
+            yield from _marks(child, (*path, index))

@@ -1,0 +1,248 @@
+"""From the characters of a manifest to values: counts, numbers, words, switches, layers.
+
+A `Reader` is put beside a type in the schema: it converts, words the mistake, and says in the
+reference what it accepts. It also accepts what it returned before, so that `resolved.json` reads
+back through the same schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from orchestrator.messages import found, suggestion
+
+AUTO = "auto"
+MAX_COUNT = 10**15
+MAX_LAYER = 999
+_NUMBER = re.compile(r"[+-]?(\d+(_\d+)*)?(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
+_COUNT = re.compile(r"(?P<number>[+-]?[\d_.]*\d([eE][+-]?\d{1,3})?)(?P<unit>[kMBT]?)", re.ASCII)
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_RANGE = re.compile(r"(\d{1,9})(-(\d{1,9}))?", re.ASCII)
+_TRUE, _FALSE = {"true", "yes", "on"}, {"false", "no", "off"}
+
+
+class Wrong(ValueError):
+    """A value that a reader refuses; its text follows the key in the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Converts one value. `accepts` is the reference's word for what may be written."""
+
+    read: Callable[[object], Any]
+    accepts: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._validate, handler(source))
+
+    def _validate(self, value: object) -> Any:
+        try:
+            return self.read(value)
+        except Wrong as wrong:
+            raise PydanticCustomError("wrong", "{text}", {"text": str(wrong)}) from None
+
+
+def count(low: int = 1) -> Reader:
+    """A whole number of at least `low`: `8192`, `8_192`, `1e8`, `100M`, `2k` (k = 1000)."""
+
+    def read(value: object) -> int:
+        number = _as_count(value)
+        if number < low:
+            raise Wrong(f"must be at least {low}, found {found(value)}")
+        return number
+
+    return Reader(read, "whole number" if low == 1 else f"whole number ≥ {low}")
+
+
+def _as_count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    wanted = f"must be a whole number such as 8192, 1e8 or 100M, found {found(value)}"
+    match = _COUNT.fullmatch(_scalar(value, wanted))
+    if not match or not _NUMBER.fullmatch(match["number"]):
+        raise Wrong(wanted)
+    exact = Decimal(match["number"].replace("_", "")) * _UNITS[match["unit"]]
+    if exact > MAX_COUNT:
+        raise Wrong(f"must be at most 1e15, found {found(value)}")
+    if exact != exact.to_integral_value():
+        raise Wrong(wanted)
+    return int(exact)
+
+
+def number(low: float = 0, high: float = float("inf"), *, above: bool = False) -> Reader:
+    """A finite number in [low, high], or in (low, high] with `above`: `1e-3`, `0.2`."""
+
+    def read(value: object) -> float:
+        wanted = f"must be a number such as 0.001 or 1e-3, found {found(value)}"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            result = float(value)
+        else:
+            text = _scalar(value, wanted)
+            if not _NUMBER.fullmatch(text) or not re.search(r"\d", text):
+                raise Wrong(wanted)
+            result = float(text)
+        if not isfinite(result):
+            raise Wrong(f"must be a finite number, found {found(value)}")
+        if not low <= result <= high or (above and result == low):
+            raise Wrong(f"must be {limits}, found {found(value)}")
+        return result
+
+    limits = f"more than {low}" if above else f"at least {low}"
+    limits += f" and at most {high}" if isfinite(high) else ""
+    return Reader(read, f"number {limits.replace('more than', '>').replace('at least', '≥')}")
+
+
+def switch() -> Reader:
+    """True or false."""
+
+    def read(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        wanted = f"must be true or false, found {found(value)}"
+        word = _scalar(value, wanted).lower()
+        if word not in _TRUE | _FALSE:
+            raise Wrong(wanted)
+        return word in _TRUE
+
+    return Reader(read, "`true`, `false`")
+
+
+def choice(*words: str, refused: dict[str, str] | None = None) -> Reader:
+    """One of `words`. `refused` are words that exist but cannot be had, with the reason."""
+
+    def read(value: object) -> str:
+        word = _scalar(value, f"must be one of {', '.join(words)}, found {found(value)}")
+        if reason := (refused or {}).get(word):
+            raise Wrong(reason)
+        if word not in words:
+            raise Wrong(f"unknown value {found(word)}{suggestion(word, words)}")
+        return word
+
+    return Reader(read, ", ".join(f"`{word}`" for word in words))
+
+
+def text(
+    pattern: str = r".*\S.*", wanted: str = "must not be blank", accepts: str = "text"
+) -> Reader:
+    """Text that matches `pattern` as a whole."""
+
+    def read(value: object) -> str:
+        characters = _scalar(value, f"must be text, found {found(value)}")
+        if not re.fullmatch(pattern, characters):
+            raise Wrong(f"{wanted}, found {found(characters)}")
+        return characters
+
+    return Reader(read, accepts)
+
+
+def auto_or(reader: Reader) -> Reader:
+    """`auto`, or what `reader` takes."""
+
+    def read(value: object) -> Any:
+        return AUTO if value == AUTO else reader.read(value)
+
+    return Reader(read, f"`auto`, {reader.accepts}")
+
+
+def optional(reader: Reader) -> Reader:
+    """What `reader` takes; None only as the default of a key that was not given."""
+
+    def read(value: object) -> Any:
+        return None if value is None else reader.read(value)
+
+    return Reader(read, reader.accepts)
+
+
+def list_of(reader: Reader) -> Reader:
+    """A list with at least one item; a mistake names the item by its number."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise Wrong(f"must be a list such as [576, 1152], found {found(value)}")
+        if not value:
+            raise Wrong("must not be an empty list")
+        return tuple(_item(reader, item, index) for index, item in enumerate(value))
+
+    return Reader(read, f"list of {reader.accepts}")
+
+
+def non_empty() -> Reader:
+    """A list with at least one item, whose items the schema reads."""
+
+    def read(value: object) -> object:
+        if isinstance(value, list | tuple) and not value:
+            raise Wrong("must list at least one transcoder")
+        return value
+
+    return Reader(read, "list of mappings")
+
+
+def sweep(reader: Reader) -> Reader:
+    """One value, or a list of different values that are tried one by one. Reads as a tuple."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            return (reader.read(value),)
+        values: tuple[Any, ...] = list_of(reader).read(value)
+        for index, item in enumerate(values):
+            if item in values[:index]:
+                raise Wrong(f"{found(value[index])} is listed twice")
+        return values
+
+    return Reader(read, f"{reader.accepts}, or a list of them")
+
+
+def _item(reader: Reader, item: object, index: int) -> Any:
+    try:
+        return reader.read(item)
+    except Wrong as wrong:
+        raise Wrong(f"item {index}: {wrong}") from None
+
+
+def layer_set() -> Reader:
+    """`all`, `even`, `odd`, `3`, `0-5` or `[0, 3, 8]`; numbers are read as a sorted tuple."""
+    wanted = "must be all, even, odd, a layer such as 3, a range such as 0-5, or a list of layers"
+
+    def read(value: object) -> str | tuple[int, ...]:
+        if isinstance(value, str) and value in ("all", "even", "odd"):
+            return value
+        items: Sequence[object] = value if isinstance(value, list | tuple) else [value]
+        if not items:
+            raise Wrong("must not be an empty list")
+        numbers: list[int] = []
+        for item in items:
+            for layer in _layer_range(item, wanted):
+                if layer in numbers:
+                    raise Wrong(f"layer {layer} is listed twice")
+                numbers.append(layer)
+        return tuple(sorted(numbers))
+
+    return Reader(read, "`all`, `even`, `odd`, `3`, `0-5`, `[0, 3, 8]`")
+
+
+def _layer_range(item: object, wanted: str) -> range:
+    match = _RANGE.fullmatch(str(item)) if isinstance(item, str | int) else None
+    if not match:
+        raise Wrong(f"{wanted}, found {found(item)}")
+    first, last = int(match[1]), int(match[3] or match[1])
+    if last < first:
+        raise Wrong(f"the range {item} runs backwards; write {last}-{first}")
+    if last > MAX_LAYER:
+        raise Wrong(f"must be layers below {MAX_LAYER + 1}, found {found(item)}")
+    return range(first, last + 1)
+
+
+def _scalar(value: object, wanted: str) -> str:
+    if not isinstance(value, str):
+        raise Wrong(wanted)
+    return value

@@ -1,0 +1,81 @@
+"""How a manifest's mistakes read: file, line, key, what was found, and the nearest valid name.
+
+    manifests/gpt2.yaml:14: transcoders[3].target: unknown site "mlp_ouput"; did you mean "mlp_out"?
+
+Reading never stops at the first mistake: it collects `Problem`s, and one `ManifestError` shows all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mtc_core.errors import MtcError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """Where a value was written: a line of a file, or an option of the command line (line 0)."""
+
+    source: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake. `path` is empty when the text could not even be read as keys and values."""
+
+    mark: Mark
+    path: KeyPath
+    text: str
+
+    def __str__(self) -> str:
+        key = dotted(self.path)
+        return f"{self.mark}: {key}: {self.text}" if key else f"{self.mark}: {self.text}"
+
+
+class ManifestError(MtcError):
+    """Everything that is wrong with a manifest, one line per problem."""
+
+
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raise one ManifestError for all problems, in the order of the file; return if none."""
+    ordered = sorted(problems, key=lambda problem: problem.mark)
+    if ordered:
+        raise ManifestError("\n".join(dict.fromkeys(map(str, ordered))))
+
+
+def dotted(path: KeyPath) -> str:
+    """`("transcoders", 3, "target")` as `transcoders[3].target`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def found(value: object) -> str:
+    """A value as a message shows it: short, on one line, text in double quotes."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(shown_item(item) for item in value) + "]" if value else "[]"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + '…"'
+
+
+def shown_item(item: object) -> str:
+    return item if isinstance(item, str) else found(item)
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean "mlp_out"?`, or all choices where none is near."""
+    names = list(choices)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; valid: {', '.join(names)}"

@@ -1,0 +1,33 @@
+"""The shape of a model by its name, without loading a weight and, where it can be, without network.
+
+`shapes.json` holds public config fields of common models, so that checking and planning them needs
+no Hub; `run` compares the shape with the model that it loads.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mtc_core.model_shape import ModelShape
+
+
+def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
+    """The shape of a model: from a local folder, from `shapes.json`, else, if `online`, from
+    wherever the model itself comes. None if it is not known offline.
+
+    Raises ModelError if a config can be had but not used, or cannot be had `online`."""
+    local = Path(name).is_dir()
+    known = {} if local else _known_configs()
+    if name in known:
+        return ModelShape.from_config(known[name])
+    if not (local or online):
+        return None
+    from mtc_core.model_source import read_config
+
+    return ModelShape.from_config(read_config(name, revision))
+
+
+def _known_configs() -> dict[str, dict[str, Any]]:
+    return json.loads(Path(__file__).with_name("shapes.json").read_text(encoding="utf-8"))

@@ -1,0 +1,115 @@
+"""A plan for people. Plain ASCII, and readable at 40 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.inventory import Inventory
+from orchestrator.plan import Part, Plan
+from orchestrator.preflight import human_bytes, memory_there
+
+TABLE_COLUMNS = 90
+
+
+def show_plan(console: Console, plan: Plan, inventory: Inventory, shortages: Sequence[str]) -> None:
+    """Print everything of a plan; shortages last, where the eye ends up."""
+    for paragraph in _paragraphs(plan, inventory, wide=console.width >= TABLE_COLUMNS):
+        console.print(paragraph)
+    for note in plan.notes:
+        console.print(Text(f"note: {note}"))
+    for shortage in shortages:
+        console.print(Text(shortage, style="bold red"))
+
+
+def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[RenderableType]:
+    yield Text(plan.name, style="bold") + Text(
+        f": {len(plan.transcoders)} transcoders of {plan.model}", style="not bold"
+    )
+    yield Text(f"{plan.topology} on {plan.device}, {plan.threads} threads: {plan.why}")
+    yield Text()
+    yield _transcoder_table(plan) if wide else _transcoder_lines(plan)
+    yield Text()
+    for cell in plan.cells:
+        yield Text(f"{cell.name}: captures {len(cell.tensors)} tensors, the last at {cell.deepest}")
+    yield Text(_forward_line(plan))
+    yield Text(_schedule_line(plan))
+    yield Text()
+    there = memory_there(plan, inventory)
+    yield _heading("memory", plan.memory_bytes, there)
+    yield _parts(plan.memory)
+    yield _heading("disk", plan.disk_bytes, inventory.disk_bytes)
+    yield _parts(plan.disk)
+
+
+def _transcoder_table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("transcoder", overflow="fold")
+    for name in ("d_in", "d_out", "d_sae", "k", "memory", "MFLOP/token"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for t in plan.transcoders:
+        sizes = [f"{n:,}" for n in (t.d_in, t.d_out, t.d_sae, t.k)]
+        memory, flops = human_bytes(t.cost.state_bytes), _mega(t.cost.flops_per_token)
+        table.add_row(Text(t.id), *sizes, memory, flops)
+    return table
+
+
+def _transcoder_lines(plan: Plan) -> Text:
+    lines = Text()
+    for t in plan.transcoders:
+        lines.append(f"{t.id}\n")
+        lines.append(
+            f"  {t.d_in:,} -> {t.d_out:,}, {t.d_sae:,} latents, k {t.k:,}, "
+            f"{human_bytes(t.cost.state_bytes)}, {_mega(t.cost.flops_per_token)} MFLOP/token\n"
+        )
+    lines.rstrip()
+    return lines
+
+
+def _forward_line(plan: Plan) -> str:
+    forward = plan.forward
+    line = (
+        f"forward: {forward.blocks_run} of {forward.n_layers} blocks, "
+        f"{_mega(forward.flops_per_token)} MFLOP/token, {forward.share:.0%} of all"
+    )
+    if forward.separate_flops_per_token > forward.flops_per_token > 0:
+        times = forward.separate_flops_per_token / forward.flops_per_token
+        line += (
+            f"; separate runs would take {_mega(forward.separate_flops_per_token)} ({times:.1f}x)"
+        )
+    return line
+
+
+def _schedule_line(plan: Plan) -> str:
+    schedule = plan.schedule
+    line = (
+        f"training: {schedule.rows:,} rows in {schedule.steps:,} steps; "
+        f"{schedule.blocks:,} blocks of {schedule.block_rows:,} rows"
+    )
+    if schedule.passes is not None:
+        line += f"; {schedule.passes:.1f} passes over {schedule.stored_rows:,} rows of text"
+    return line
+
+
+def _heading(what: str, needed: int, there: int | None) -> Text:
+    available = "" if there is None else f" of {human_bytes(there)} available"
+    return Text(f"{what}: about {human_bytes(needed)}{available}")
+
+
+def _parts(parts: Sequence[Part]) -> Padding:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for part in parts:
+        table.add_row(
+            human_bytes(part.bytes), f"{part.what} ({part.key})" if part.key else part.what
+        )
+    return Padding(table, (0, 0, 0, 2), expand=False)
+
+
+def _mega(count: int) -> str:
+    return f"{count / 1e6:,.1f}"

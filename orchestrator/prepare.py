@@ -1,0 +1,162 @@
+"""Everything before the first forward: open the run folder, write tokens, make the cells' jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtc_core.atomic import write_json_atomic
+from mtc_core.capture import resolve_provider
+from mtc_core.data_config import DataConfig
+from mtc_core.model_shape import ModelShape
+from mtc_core.model_source import load_tokenizer, model_commit
+from mtc_core.schedule import Schedule
+from mtc_core.text import dataset_commit
+from mtc_core.token_writer import TokenWriter
+from mtc_core.tokenizer import TokenizerFacts
+from orchestrator.cell import CellJob
+from orchestrator.inventory import Inventory, take_inventory
+from orchestrator.manifest import Manifest, expand, load_manifest
+from orchestrator.model_shapes import find_shape
+from orchestrator.plan import Plan, make_plan
+from orchestrator.preflight import preflight
+from orchestrator.run_folder import RunFolder, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for on the command line."""
+
+    manifest: Path
+    root: Path
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A run whose folder is there and whose plan fits this machine. `pins` are what names stood
+    for when it began; `changes` what has been changed since, where that is allowed."""
+
+    manifest: Manifest
+    shape: ModelShape
+    inventory: Inventory
+    plan: Plan
+    folder: RunFolder
+    pins: dict[str, Any]
+    threads: int
+    changes: tuple[str, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        return [transcoder.id for transcoder in self.plan.transcoders]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Transcoders without final weights."""
+        return [id for id in self.ids if not self.folder.transcoder(id).final.exists()]
+
+
+def open_run(request: Request) -> OpenRun:
+    """Check, plan, refuse what does not fit, and begin or continue the run folder.
+
+    Raises MtcError; nothing is written before every check has passed."""
+    manifest = load_manifest(request.manifest, request.overrides)
+    shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
+    assert shape is not None
+    inventory = take_inventory(request.root, with_gpus=manifest.resources.device != "cpu")
+    plan = make_plan(manifest, shape, inventory)
+    preflight(plan, inventory, request.root)
+    folder = RunFolder(request.root, manifest.name)
+    recorded = folder.recorded()
+    pins = recorded["pins"] if recorded else _pins(manifest, shape)
+    resolved = resolve(manifest, shape.n_layers, inventory.cores, pins)
+    opened = folder.open_or_create(manifest, resolved, manifest.source_text)
+    return OpenRun(
+        manifest=manifest,
+        shape=shape,
+        inventory=inventory,
+        plan=plan,
+        folder=folder,
+        pins=pins,
+        threads=opened.resolved["resources"]["threads"],
+        changes=opened.changes,
+    )
+
+
+def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> None:
+    """Read, tokenize and store all text that the run needs, and complete the plan with it.
+
+    Goes on where it was interrupted. Raises DataError."""
+    train = run.manifest.train.config()
+    tokenizer = load_tokenizer(
+        run.manifest.model.name,
+        run.pins["model"] if _is_hub_id(run.manifest) else "main",
+        trust_remote_code=run.manifest.model.trust_remote_code,
+    )
+    # A block leaves out at most the surplus rows of its last context.
+    wanted = run.plan.schedule.blocks * (train.block_rows + run.manifest.data.context_tokens)
+    facts = TokenizerFacts.from_hf(tokenizer)
+    writer = TokenWriter(run.folder.tokens, _data(run), facts, run.pins["dataset"])
+    store = writer.ensure(wanted, progress)
+    Schedule(store, run.manifest.seed, train.block_rows).check_enough(train.batch_tokens)
+    rows = store.train_rows if store.finished else None
+    plan = make_plan(run.manifest, run.shape, run.inventory, rows)
+    write_json_atomic(run.folder.plan, plan.to_dict())
+
+
+def cell_jobs(run: OpenRun) -> list[CellJob]:
+    """One job for each cell of the plan."""
+    manifest, resources = run.manifest, run.manifest.resources
+    specs = {spec.id: spec for spec in expand(manifest, run.shape.n_layers)}
+    train = manifest.train.config()
+    return [
+        CellJob(
+            name=cell.name,
+            specs=tuple(specs[id] for id in cell.transcoders),
+            train=train,
+            seed=manifest.seed,
+            model={
+                "name": manifest.model.name,
+                "revision": run.pins["model"] if _is_hub_id(manifest) else "main",
+                "dtype": manifest.model.dtype,
+                "trust_remote_code": manifest.model.trust_remote_code,
+            },
+            model_commit=run.pins["model"],
+            provider=run.pins["provider"],
+            forward_contexts=manifest.model.forward_contexts,
+            tokens=run.folder.tokens,
+            transcoders=run.folder.transcoders,
+            device=cell.device,
+            threads=run.threads,
+            checkpoint_s=60 * resources.checkpoint_minutes,
+            checkpoint_keep=resources.checkpoint_keep,
+            provenance={
+                "data": asdict(_data(run)),
+                "train": {**asdict(train), "seed": manifest.seed},
+            },
+        )
+        for cell in run.plan.cells
+    ]
+
+
+def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
+    """What names stand for today: kept for the life of the run."""
+    specs = expand(manifest, shape.n_layers)
+    sites = [site for spec in specs for site in (spec.source, spec.target)]
+    return {
+        "model": model_commit(manifest.model.name, manifest.model.revision),
+        "dataset": dataset_commit(manifest.data.config()),
+        "provider": resolve_provider(shape, sites, manifest.model.provider),
+    }
+
+
+def _data(run: OpenRun) -> DataConfig:
+    data = run.manifest.data.config()
+    return replace(data, revision=run.pins["dataset"]) if run.pins["dataset"] else data
+
+
+def _is_hub_id(manifest: Manifest) -> bool:
+    name = manifest.model.name
+    return not name.startswith("package:") and not Path(name).expanduser().is_dir()

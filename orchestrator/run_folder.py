@@ -1,0 +1,216 @@
+"""The run folder: where everything of a run is, and whether it may go on.
+
+    <root>/<name>/
+      manifest.yaml          the file of the first invocation, verbatim
+      resolved.json          that manifest after defaults and --set, its specs, and what was pinned
+      plan.json  log.txt  tokens/
+      transcoders/<id>/{config.json, metrics.jsonl, checkpoints/, final/}
+
+`resolved.json` is written once, last. A later invocation whose identity differs is refused: the
+same name would otherwise mean two different results.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mtc_core.atomic import write_bytes_atomic, write_json_atomic
+from mtc_core.errors import ConfigError
+from orchestrator.manifest import Manifest, expand
+
+_COMPARED = ("name", "seed", "model", "data", "train")
+_WRITTEN = ("defaults", "transcoders")  # compared as the specs that they come to
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class TranscoderFolder:
+    """The files of one transcoder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an invocation works with. `resolved` has the recorded threads and pins; `changes` are
+    the allowed differences from the first invocation, for the log."""
+
+    resolved: dict[str, Any]
+    changes: tuple[str, ...]
+    resumed: bool
+
+
+class RunFolder:
+    """Paths of a run, and the check that an invocation continues the run that is there."""
+
+    def __init__(self, root: Path | str, name: str) -> None:
+        """Raises ConfigError for a root that is no folder of a file system."""
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(root)):
+            raise ConfigError(
+                f"--root {root}: object stores cannot be a run folder yet (checkpoints need an "
+                "atomic rename); use a folder, and copy the finished run"
+            )
+        self.path = Path(root) / name
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "resolved.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def tokens(self) -> Path:
+        return self.path / "tokens"
+
+    @property
+    def transcoders(self) -> Path:
+        return self.path / "transcoders"
+
+    def transcoder(self, id: str) -> TranscoderFolder:
+        return TranscoderFolder(self.transcoders / id)
+
+    def recorded(self) -> dict[str, Any] | None:
+        """`resolved.json`, or None before the first invocation. Raises ConfigError if damaged."""
+        try:
+            return json.loads(self.resolved.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise ConfigError(f"{self.resolved} is damaged: {error}") from None
+
+    def open_or_create(
+        self, manifest: Manifest, resolved: Mapping[str, Any], manifest_text: str
+    ) -> Opened:
+        """Begin the run, or continue it. `resolved` is that of `resolve` for this invocation.
+
+        Raises ConfigError with every difference if the run here is of another identity."""
+        recorded = self.recorded()
+        if recorded is None:
+            self._create(resolved, manifest_text)
+            return Opened(dict(resolved), (), resumed=False)
+        now = {**resolved, "pins": recorded["pins"]}
+        if manifest.resources.threads == "auto":
+            threads = recorded["resources"]["threads"]
+            now["resources"] = {**resolved["resources"], "threads": threads}
+        before = {**recorded, **self._with_new_defaults(recorded)}
+        if differing := list(_identity_differences(before, now)):
+            raise ConfigError(self._refusal(differing))
+        changes = [c for key in ("resources", "tracking") for c in differences(before, now, key)]
+        return Opened(now, tuple(changes), resumed=True)
+
+    def _create(self, resolved: Mapping[str, Any], manifest_text: str) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(self.manifest, manifest_text.encode())
+            write_json_atomic(self.resolved, dict(resolved))
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --root"
+            ) from None
+
+    def _with_new_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """The recorded manifest, completed by keys that have come to exist since."""
+        given = {name: recorded[name] for name in Manifest.model_fields if name in recorded}
+        try:
+            return Manifest.model_validate(given).model_dump(mode="json")
+        except ValidationError as error:
+            keys = ", ".join(sorted({str(e["loc"][0]) for e in error.errors() if e["loc"]}))
+            raise ConfigError(
+                f"{self.resolved}: cannot be read by this version (keys: {keys}); continue the "
+                "run with the version that began it, or give the new run another name"
+            ) from None
+
+    def _refusal(self, differing: list[str]) -> str:
+        lines = "".join(f"\n  {line}" for line in differing)
+        return (
+            f"{self.path} holds a run of another manifest:{lines}\n"
+            "To continue it, restore these; to keep both, give this one another name "
+            "(name: in the manifest, or --set name=…)"
+        )
+
+
+def resolve(
+    manifest: Manifest, n_layers: int, cores: int, pins: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of `resolved.json`: the manifest after defaults, with threads as a number; the
+    specs by id; and `pins`, what a name stood for when the run began (commits, the provider)."""
+    plain = manifest.model_dump(mode="json")
+    if manifest.resources.threads == "auto":
+        plain["resources"]["threads"] = cores
+    specs = {spec.id: spec.to_dict() for spec in expand(manifest, n_layers)}
+    return {**plain, "specs": specs, "pins": dict(pins)}
+
+
+def _identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    lines = [line for key in _COMPARED for line in differences(before, now, key)]
+    if before["specs"] != now["specs"]:
+        lines += [line for key in _WRITTEN for line in differences(before, now, key)]
+        # No key explains it, so the model's layers, or what this version makes of a key, changed.
+        lines = lines or list(differences(before, now, "specs"))
+    yield from lines
+    yield from differences(
+        {"resources.threads": before["resources"]["threads"]},
+        {"resources.threads": now["resources"]["threads"]},
+        "resources.threads",
+    )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> Iterator[str]:
+    """`path: was X, now Y` for everything that differs under a key; null counts as not given."""
+    old, new = (dict(_leaves(side.get(key), key)) for side in (before, now))
+    for path in dict.fromkeys([*old, *new]):
+        was, is_now = old.get(path, _ABSENT), new.get(path, _ABSENT)
+        if was != is_now:
+            yield f"{path}: was {_shown(was)}, now {_shown(is_now)}"
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}")
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    elif value is not None:
+        yield path, value
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "not given"
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]  # a single value of a key that could sweep
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,120 @@
+"""A run as its folder tells it: for `status`, `list` and `metrics`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mtc_core.errors import ConfigError
+from orchestrator.run_folder import RunFolder
+from orchestrator.status_file import read_status
+from orchestrator.summary import Ended, quality_table, read_ended
+
+CURVE_LINES = 20
+
+
+def run_state(folder: Path) -> dict[str, Any]:
+    """How a run stands: JSON-able. A run without status.json never got to training."""
+    live = read_status(folder) or {"state": "prepared"}
+    known = {row["id"]: row for row in live.get("transcoders", [])}
+    rows = []
+    for ended in figures(folder):
+        row = known.get(ended.id, {"id": ended.id, "step": 0, "state": "waiting"})
+        if ended.evaluation:
+            row |= {"state": "done", "test": ended.evaluation["ordinary"]}
+        rows.append(row)
+    return {**live, "run": str(folder), "transcoders": rows}
+
+
+def figures(folder: Path) -> list[Ended]:
+    """The held-out figures of every transcoder of a run, as far as there are any."""
+    run = RunFolder(folder.parent, folder.name)
+    recorded = run.recorded()
+    assert recorded is not None, "find_run looks for resolved.json"
+    return read_ended(run.transcoders, list(recorded["specs"]))
+
+
+def curve(folder: Path, prefix: str) -> list[dict[str, Any]]:
+    """The logged steps of one transcoder. Raises ConfigError unless one id begins so."""
+    ids = [row.id for row in figures(folder)]
+    matching = [id for id in ids if id == prefix] or [id for id in ids if id.startswith(prefix)]
+    if len(matching) != 1:
+        found = "no transcoder" if not matching else f"{len(matching)} transcoders"
+        listed = "\n  ".join(matching or ids)
+        raise ConfigError(f"{folder}: {found} whose id begins with {prefix!r}:\n  {listed}")
+    path = RunFolder(folder.parent, folder.name).transcoder(matching[0]).metrics
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def show_status(console: Console, state: dict[str, Any]) -> None:
+    step, steps = state.get("step", 0), state.get("steps", 0)
+    console.print(f"{state['run']}: {state['state']}, step {step:,}/{steps:,}")
+    if rate := state.get("tokens_per_second"):
+        console.print(f"{rate:,.0f} tokens/s in the last invocation")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("transcoder", overflow="fold")
+    for name in ("step", "FVU", "L0", "dead %"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    for row in state["transcoders"]:
+        test = row.get("test", {})
+        dead = row.get("dead_share")
+        table.add_row(
+            row["id"],
+            f"{row['step']:,}",
+            _figure(test.get("fvu", row.get("fvu")), ".3f"),
+            _figure(test.get("l0", row.get("l0")), ".1f"),
+            _figure(None if dead is None else 100 * dead, ".1f"),
+            row["state"] + (f": {row['reason']}" if row.get("reason") else ""),
+        )
+    console.print(table)
+
+
+def show_list(console: Console, states: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("state")
+    for name in ("step", "done", "mean FVU"):
+        table.add_column(name, justify="right")
+    for state in states:
+        rows = state["transcoders"]
+        known = [row["test"]["fvu"] for row in rows if "test" in row]
+        table.add_row(
+            state["run"],
+            state["state"],
+            f"{state.get('step', 0):,}/{state.get('steps', 0):,}",
+            f"{len(known)}/{len(rows)}",
+            _figure(sum(known) / len(known) if known else None, ".3f"),
+        )
+    console.print(table)
+
+
+def show_figures(console: Console, rows: list[Ended]) -> None:
+    console.print(quality_table(rows))
+
+
+def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:
+    """At most CURVE_LINES of the logged steps, evenly chosen, the last among them."""
+    every = max(1, -(-len(lines) // CURVE_LINES))
+    table = Table(box=None, pad_edge=False)
+    for name in ("step", "loss", "FVU by prefix", "L0", "dead %", "extreme %", "lr"):
+        table.add_column(name, justify="right")
+    for line in lines[(len(lines) - 1) % every :: every]:
+        table.add_row(
+            f"{line['step']:,}",
+            f"{line['loss']:.4f}",
+            " ".join(f"{fvu:.3f}" for fvu in line["fvu_by_prefix"]),
+            f"{line['l0']:.1f}",
+            f"{100 * line['dead_share']:.1f}",
+            f"{100 * line['extreme_row_share']:.1f}",
+            f"{line['lr']:.2e}",
+        )
+    console.print(table)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,24 @@
+"""The console that commands print to: colour on terminals only, whole lines in pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+PIPE_COLUMNS = 120
+
+
+class PipeConsole(Console):
+    """A Console that lets a reader which has gone be told as BrokenPipeError."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def make_console() -> Console:
+    """Standard output. rich honours NO_COLOR, TERM and COLUMNS; without a terminal it would cut
+    lines at 80 columns, which tears the ids of long hook names."""
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return PipeConsole(width=None if narrow else PIPE_COLUMNS, highlight=False, markup=False)

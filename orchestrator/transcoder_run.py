@@ -1,0 +1,177 @@
+"""One transcoder of a run: its trainer, and its folder on disk.
+
+transcoders/<id>/metrics.jsonl        a line every train.log_every_steps
+transcoders/<id>/checkpoints/step-…   mtc_core.checkpoint
+transcoders/<id>/failed.json          why it was stopped, if it was
+transcoders/<id>/evaluation.json      figures of the held-out test half
+transcoders/<id>/final/               what users load
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mtc_core.atomic import write_json_atomic
+from mtc_core.checkpoint import read_latest, write_checkpoint
+from mtc_core.config import TrainConfig, TranscoderSpec
+from mtc_core.errors import TrainingStopped
+from mtc_core.held_out import HeldOut
+from mtc_core.producer import Activations
+from mtc_core.statistics import measure_pair
+from mtc_core.trainer import StepReport, TranscoderTrainer
+from orchestrator.status import TranscoderStatus
+
+METRICS, CHECKPOINTS, FAILED = "metrics.jsonl", "checkpoints", "failed.json"
+EVALUATION, FINAL = "evaluation.json", "final"
+
+
+class TranscoderRun:
+    """Trains one transcoder inside a cell, and keeps its folder."""
+
+    def __init__(
+        self, spec: TranscoderSpec, train: TrainConfig, folder: Path, device: str, keep: int
+    ) -> None:
+        self.spec, self.train, self.folder, self.device = spec, train, folder, device
+        self.keep = keep
+        self.trainer: TranscoderTrainer | None = None
+        self.held_out: HeldOut | None = None
+        self.reason = ""
+        self._last: dict[str, Any] = {}
+        self._saved_step = -1
+
+    @property
+    def step_index(self) -> int:
+        return self.trainer.step_index if self.trainer else 0
+
+    @property
+    def live(self) -> bool:
+        return not self.reason
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / FINAL).exists()
+
+    def resume(self) -> list[str]:
+        """Go on from the newest good checkpoint, if there is one; sentences about damaged ones."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / FAILED).exists():
+            self.reason = json.loads((self.folder / FAILED).read_text())["reason"]
+            return []
+        checkpoint, complaints = read_latest(self.folder / CHECKPOINTS)
+        metrics_bytes = 0
+        if checkpoint:
+            self.trainer = TranscoderTrainer.from_state(
+                self.spec, self.train, checkpoint.state, device=self.device
+            )
+            metrics_bytes = checkpoint.facts["metrics_bytes"]
+            self._last = checkpoint.facts["last"]
+            self._saved_step = self.step_index
+        with open(self.folder / METRICS, "ab") as file:  # lines of steps that will be run again
+            file.truncate(metrics_bytes)
+        return complaints
+
+    def begin(self, block: Activations) -> None:
+        """Measure block 0 and start from initial weights, unless resumed."""
+        if self.trainer is None and self.live:
+            try:
+                statistics = measure_pair(*self._pair(block))
+            except TrainingStopped as error:
+                self.fail(str(error))
+                return
+            self.trainer = TranscoderTrainer(self.spec, self.train, statistics, device=self.device)
+
+    def step(self, step: int, block: Activations, rows: slice) -> None:
+        """Train on one step's rows, unless stopped or already past this step."""
+        if not self.live or self.step_index != step:
+            return
+        assert self.trainer is not None, "begin() comes first"
+        x_BI, y_BO = self._pair(block)
+        try:
+            report = self.trainer.step(x_BI[rows], y_BO[rows])
+        except TrainingStopped as error:
+            self.fail(str(error))
+            return
+        last_step = step == self.train.steps - 1
+        if step % self.train.log_every_steps == 0 or last_step:
+            self._log(step, report)
+
+    def checkpoint(self) -> None:
+        """Save the state, unless it is on disk already."""
+        if self.trainer is None or not self.live or self._saved_step == self.step_index:
+            return
+        with open(self.folder / METRICS, "ab") as file:
+            os.fsync(file.fileno())
+            facts = {"metrics_bytes": file.tell(), "last": self._last}
+        try:
+            write_checkpoint(
+                self.folder / CHECKPOINTS, self.step_index, self.trainer.state(), facts, self.keep
+            )
+        except TrainingStopped as error:
+            self.fail(str(error))
+        self._saved_step = self.step_index
+
+    def fail(self, reason: str) -> None:
+        """Stop this transcoder for good; the others go on."""
+        self.reason = reason
+        write_json_atomic(self.folder / FAILED, {"reason": reason, "step": self.step_index})
+
+    def prepare_held_out(self, calibration_rows: int) -> None:
+        assert self.trainer is not None
+        self.held_out = HeldOut(self.trainer, calibration_rows)
+
+    def calibrate(self, rows: Activations) -> None:
+        assert self.held_out is not None
+        self.held_out.calibrate(*self._pair(rows))
+
+    def test(self, rows: Activations) -> None:
+        assert self.held_out is not None
+        self.held_out.test(*self._pair(rows))
+
+    def save_final(self, provenance: dict[str, Any]) -> None:
+        """Write evaluation.json, then final/: its presence says that this transcoder is done."""
+        assert self.held_out is not None
+        summary = self.held_out.summary()
+        write_json_atomic(self.folder / EVALUATION, {"id": self.spec.id, **summary})
+        transcoder = self.held_out.transcoder
+        measured = {"l0_test": summary["ordinary"]["l0"], "fvu_test": summary["ordinary"]["fvu"]}
+        transcoder.provenance = {**provenance, **measured}
+        transcoder.save(self.folder / FINAL)
+
+    def status(self) -> TranscoderStatus:
+        state = "failed" if self.reason else "done" if self.finished else "training"
+        return TranscoderStatus(
+            id=self.spec.id,
+            state=state,
+            step=self.step_index,
+            fvu=self._last.get("fvu"),
+            l0=self._last.get("l0"),
+            dead_share=self._last.get("dead_share"),
+            reason=self.reason,
+        )
+
+    def _pair(self, activations: Activations) -> tuple[Tensor, Tensor]:
+        return activations[self.spec.source.tensor], activations[self.spec.target.tensor]
+
+    def _log(self, step: int, report: StepReport) -> None:
+        assert self.trainer is not None
+        fvu = report.fvu_P.tolist()
+        self._last = {
+            "step": step,
+            "tokens": (step + 1) * self.train.batch_tokens,
+            "loss": float(report.loss),
+            "fvu": fvu[-1],
+            "fvu_by_prefix": fvu,
+            "l0": float(report.l0),
+            "dead_share": self.trainer.dead_share,
+            "aux": float(report.aux),
+            "extreme_row_share": float(report.extreme),
+            "threshold": float(self.trainer.threshold),
+            "lr": self.spec.learning_rate * self.train.lr_factor(step),
+        }
+        with open(self.folder / METRICS, "a") as file:
+            file.write(json.dumps(self._last) + "\n")

@@ -1,0 +1,135 @@
+"""Progress of a run: a table that updates in place on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.status import CellStatus, TranscoderStatus
+
+PLAIN_SECONDS = 5.0
+ROWS_SHOWN = 30
+
+
+class View(Protocol):
+    """Shows statuses; `note` is for a sentence that should stay on the screen."""
+
+    def reading(self, tokens: int, doing: str) -> None: ...
+    def show(self, status: CellStatus) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def make_view(console: Console, steps: int) -> View:
+    return LiveView(console, steps) if console.is_terminal else PlainView(console, steps)
+
+
+def tokens_per_second(status: CellStatus) -> float:
+    """Trained rows over the seconds of training, forward and checkpoints included."""
+    seconds = sum(status.seconds.get(stage, 0.0) for stage in ("forward", "train", "checkpoint"))
+    return status.rows_trained / seconds if seconds else 0.0
+
+
+def headline(status: CellStatus, steps: int) -> str:
+    """`training  step 120/204  1,604 tokens/s  0:52 left`"""
+    parts = [f"{status.phase:<11}", f"step {status.step:,}/{steps:,}"]
+    rate = tokens_per_second(status)
+    if status.phase == "training" and rate:
+        rows_left = (steps - status.step) * status.batch_tokens
+        parts += [f"{rate:,.0f} tokens/s", f"{clock(rows_left / rate)} left"]
+    return "  ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class PlainView:
+    """One line every few seconds, and one at each change of phase."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console, self.steps = console, steps
+        self._phase, self._shown_at = "", 0.0
+
+    def reading(self, tokens: int, doing: str) -> None:
+        if self._due(doing):
+            self.note(f"{doing}: {tokens:,} tokens")
+
+    def show(self, status: CellStatus) -> None:
+        if not self._due(status.phase):
+            return
+        known = [s.fvu for s in status.transcoders if s.fvu is not None]
+        mean = f"  mean FVU {sum(known) / len(known):.3f}" if known else ""
+        self.note(f"{headline(status, self.steps)}{mean}")
+
+    def note(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        pass
+
+    def _due(self, phase: str) -> bool:
+        now = time.monotonic()
+        due = phase != self._phase or now - self._shown_at >= PLAIN_SECONDS
+        if due:
+            self._phase, self._shown_at = phase, now
+        return due
+
+
+class LiveView:
+    """A headline, a bar, and a row for each transcoder, refreshed four times a second."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console, self.steps = console, steps
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def reading(self, tokens: int, doing: str) -> None:
+        self._live.update(Text(f"{doing}: {tokens:,} tokens"))
+
+    def show(self, status: CellStatus) -> None:
+        bar = ProgressBar(total=self.steps, completed=status.step, width=40)
+        self._live.update(Group(Text(headline(status, self.steps)), bar, _table(status)))
+
+    def note(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def _table(status: CellStatus) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("transcoder", no_wrap=True)
+    for name in ("step", "FVU", "L0", "dead %"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    for row in status.transcoders[:ROWS_SHOWN]:
+        table.add_row(*_cells(row))
+    hidden = len(status.transcoders) - ROWS_SHOWN
+    if hidden > 0:
+        table.add_row(f"and {hidden} more")
+    return table
+
+
+def _cells(row: TranscoderStatus) -> tuple[str, ...]:
+    def figure(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    dead = None if row.dead_share is None else 100 * row.dead_share
+    return (
+        row.id,
+        f"{row.step:,}",
+        figure(row.fvu, ".3f"),
+        figure(row.l0, ".1f"),
+        figure(dead, ".1f"),
+        row.state,
+    )
