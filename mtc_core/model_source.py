@@ -105,20 +105,6 @@ def model_commit(name: str, revision: str = "main") -> str:
     return _locate(name, revision).commit
 
 
-def bos_id(tokenizer: Any) -> int | None:
-    """The token that opens a context: GPT-2's end-of-text serves as its BOS; Qwen has none."""
-    return tokenizer.bos_token_id
-
-
-def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids that stand for no text (BOS, EOS, pad, chat marks): their positions are not rows.
-
-    Tokens that a tokenizer adds without calling them special (runs of spaces in Pythia's) are
-    text."""
-    added = tokenizer.added_tokens_decoder.items()
-    return frozenset(tokenizer.all_special_ids) | {id for id, token in added if token.special}
-
-
 def _load_tokenizer(place: _Place, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
@@ -194,7 +180,9 @@ def _hub_config(name: str, revision: str) -> Path:
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=10)
         return Path(hf_hub_download(name, "config.json", revision=revision))
     except HFValidationError as error:
-        raise ModelError(f"model {name!r} is neither a folder here nor a Hub id: {error}") from error
+        raise ModelError(
+            f"model {name!r} is neither a folder here nor a Hub id: {error}"
+        ) from error
     except (HTTPError, OSError) as error:
         raise ModelError(f"model {name!r}: {_why_no_hub(error, name, revision)}") from error
 

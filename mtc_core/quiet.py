@@ -22,7 +22,10 @@ def quiet_transformers(*, hide_stderr: bool = False) -> Iterator[None]:
     logging.disable_progress_bar()
     enable_progress_bars()
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()) if hide_stderr else nullcontext():
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(io.StringIO()) if hide_stderr else nullcontext(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

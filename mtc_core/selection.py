@@ -66,8 +66,8 @@ class BatchTopK:
         flat_F = pre_BF.reshape(-1)
         if self.cut > 0:
             flat_n = (flat_F > self.margin * self.cut).nonzero().squeeze(1)
+            self._adapt(flat_n.numel() / max(1, budget))
             if flat_n.numel() >= budget:
-                self._adapt(flat_n.numel() / max(1, budget))
                 return flat_n
         return self._all_that_could_count(flat_F, budget)
 

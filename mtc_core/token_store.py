@@ -66,7 +66,7 @@ class TokenStore:
         self.windows: list[Window] = []
         self.finished = False
         self._holdout: dict[str, Any] | None = None
-        self._documents = 0
+        self.n_documents = 0  # whose text is here, held-out ones and copies of those included
         self.refresh()
 
     def refresh(self) -> None:
@@ -82,9 +82,9 @@ class TokenStore:
                 Window(self.folder, len(self.windows), self.context_tokens, read_json(path))
             )
         if self.finished:
-            self._documents = read_json(self.folder / END)["documents"]
+            self.n_documents = read_json(self.folder / END)["documents"]
         elif self.windows:
-            self._documents = self.windows[-1].record["documents"]
+            self.n_documents = self.windows[-1].record["documents"]
 
     @property
     def holdout_complete(self) -> bool:
@@ -98,11 +98,6 @@ class TokenStore:
     def train_tokens(self) -> int:
         """Positions in training contexts, rows or not."""
         return sum(window.n_contexts for window in self.windows) * self.context_tokens
-
-    @property
-    def n_documents(self) -> int:
-        """Documents whose text is here, held-out ones and copies of those included."""
-        return self._documents
 
     def holdout(self, half: Half) -> Contexts:
         """The contexts of one half. Raises DataError while the holdout is not complete."""

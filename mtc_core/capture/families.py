@@ -42,9 +42,7 @@ _GEMMA = Layout(
     mlp_out="post_feedforward_layernorm",
 )
 LAYOUTS: dict[str, Layout] = {
-    "gpt2": Layout(
-        blocks="h", ln1="ln_1", attn_out="attn", ln2="ln_2", mlp="mlp", mlp_out="mlp"
-    ),
+    "gpt2": Layout(blocks="h", ln1="ln_1", attn_out="attn", ln2="ln_2", mlp="mlp", mlp_out="mlp"),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,

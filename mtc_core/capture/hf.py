@@ -74,7 +74,7 @@ def _normalized(norm: nn.Module, x_CTD: Tensor) -> Tensor:
     Dividing the weight out of its output instead would fail where a weight is zero."""
     if isinstance(norm, nn.LayerNorm):
         return nn.functional.layer_norm(x_CTD, norm.normalized_shape, eps=norm.eps)
-    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+    eps: Any = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
     wide = x_CTD.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x_CTD.dtype)
 

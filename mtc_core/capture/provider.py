@@ -143,8 +143,10 @@ class Capture:
         if tensor is None:
             raise SiteError(f"{name} exists in this model but stayed silent in a forward pass")
         width = self._widths[name]
-        if tensor.ndim != 3 or tensor.shape[:2] != ids_CT.shape or tensor.shape[2] != (
-            width or tensor.shape[2]
+        if (
+            tensor.ndim != 3
+            or tensor.shape[:2] != ids_CT.shape
+            or tensor.shape[2] != (width or tensor.shape[2])
         ):
             wanted = (*ids_CT.shape, width or "width")
             raise SiteError(

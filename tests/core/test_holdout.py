@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtc_core.holdout import HALVES, Holdout, is_candidate, text_key
@@ -26,6 +26,7 @@ def share_out(documents, half_ids: int) -> tuple[Holdout, list[str], list[str]]:
 
 
 @given(DOCUMENTS, st.integers(5, 200))
+@settings(deadline=None)
 def test_copies_fall_on_one_side_and_at_most_a_tenth_is_held_out(documents, half_ids):
     holdout, trained, taken = share_out(documents, half_ids)
     assert not set(trained) & set(taken)
@@ -38,6 +39,7 @@ def test_copies_fall_on_one_side_and_at_most_a_tenth_is_held_out(documents, half
 
 
 @given(DOCUMENTS, st.integers(5, 200))
+@settings(deadline=None)
 def test_halves_differ_by_at_most_one_document_and_never_overflow(documents, half_ids):
     holdout, _, _ = share_out(documents, half_ids)
     sizes = [len(holdout.ids(half)) for half in HALVES]

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtc_core.packing import pack, row_mask, text_per_context
@@ -17,6 +17,7 @@ IDS = st.lists(st.integers(0, PAD), max_size=200)
 
 
 @given(IDS, st.integers(2, 20), st.sampled_from([None, BOS]))
+@settings(deadline=None)
 def test_contexts_hold_the_text_in_order_less_an_incomplete_end(ids, context_tokens, bos_id):
     contexts = pack(np.array(ids, np.int32), context_tokens, bos_id, SPECIAL)
     width = text_per_context(context_tokens, bos_id)
@@ -30,6 +31,7 @@ def test_contexts_hold_the_text_in_order_less_an_incomplete_end(ids, context_tok
 
 
 @given(IDS, st.sampled_from([None, BOS]))
+@settings(deadline=None)
 def test_rows_are_all_positions_of_text_but_the_first(ids, bos_id):
     contexts = pack(np.array(ids, np.int32), 8, bos_id, SPECIAL)
     for ids_T, rows_T in zip(contexts.ids_CT.tolist(), contexts.rows_CT.tolist(), strict=True):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtc_core.data_config import DataConfig
@@ -23,8 +23,8 @@ from tests.core.tiny_text import made_up_documents, write_jsonl
 TEXTS = made_up_documents(40)
 
 
-def read(path: Path | str, **settings) -> list[str]:
-    return [document.text for document in documents(DataConfig(path=str(path), **settings))]
+def read(path: Path | str) -> list[str]:
+    return [document.text for document in documents(DataConfig(path=str(path)))]
 
 
 def write_parquet(path: Path, texts: list, column: str = "text") -> Path:
@@ -81,6 +81,7 @@ def test_reading_resumes_after_any_document(tmp_path, name):
 
 
 @given(st.lists(st.sampled_from(["", "  ", "a b", "x" * 700, "naïve 猫" * 90, "\ty"]), max_size=40))
+@settings(deadline=None)
 def test_sections_keep_every_line_and_end_where_a_blank_line_stands(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("text") / "a.txt"
     path.write_text("\n".join([*lines, "end"]))
@@ -256,7 +257,7 @@ def test_a_dataset_that_cannot_be_reached_is_explained():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("changed", "message"),
     [
         ({"path": " "}, "path must not be empty"),
         ({"context_tokens": 1}, "context_tokens must be at least 2"),
@@ -265,9 +266,9 @@ def test_a_dataset_that_cannot_be_reached_is_explained():
         ({"subset": ""}, "subset must name"),
     ],
 )
-def test_settings_that_no_text_can_satisfy_are_refused(settings, message):
+def test_settings_that_no_text_can_satisfy_are_refused(changed, message):
     with pytest.raises(ConfigError, match=message):
-        DataConfig(**{"path": "python-docs", **settings})
+        DataConfig(**{"path": "python-docs", **changed})
 
 
 def test_settings_load_without_torch_or_numpy():

@@ -101,9 +101,7 @@ def tiny_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BOS, eos_token=EOS)
 
 
-def save_tiny_model(
-    folder: Path, family: str = "llama", n_layers: int = 3, seed: int = 0
-) -> Path:
+def save_tiny_model(folder: Path, family: str = "llama", n_layers: int = 3, seed: int = 0) -> Path:
     """Write a tiny model with its tokenizer to `folder`, as the Hub would hold it."""
     tiny_model(family, n_layers, seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)

@@ -1,0 +1,188 @@
+"""Selection is exact: values of torch.topk, indices of a stable descending sort."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtc_core.selection import BatchTopK, Kept, largest, topk_lowest_index, topk_rows
+
+
+def reference(pre, budget):
+    """Flat indices and values that survive: a stable descending sort of the whole batch."""
+    flat = pre.flatten()
+    order = flat.sort(descending=True, stable=True).indices[:budget]
+    order = order[flat[order] > 0].sort().values
+    return order, flat[order]
+
+
+def flat_of(kept, d_sae):
+    return kept.rows_n * d_sae + kept.latents_n
+
+
+def assert_exact(kept, pre, budget):
+    wanted, values = reference(pre, budget)
+    assert torch.equal(flat_of(kept, pre.shape[1]), wanted)
+    assert torch.equal(kept.acts_n, values)
+    top = pre.flatten().topk(min(budget, pre.numel())).values.clamp(min=0)
+    assert torch.equal(kept.acts_n.sort(descending=True).values, top[top > 0])
+
+
+def matrix(kind, rows, d_sae, seed):
+    pre = torch.randn(rows, d_sae, generator=torch.Generator().manual_seed(seed))
+    match kind:
+        case "tied":
+            return (pre * 2).round()
+        case "bf16":
+            return pre.bfloat16().float()
+        case "negative":
+            return -pre.abs() - 0.1
+        case "constant":
+            return torch.full_like(pre, 0.7)
+        case "zero":
+            return torch.zeros_like(pre)
+    return pre
+
+
+KINDS = ("random", "tied", "bf16", "negative", "constant", "zero")
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(KINDS),
+    rows=st.integers(1, 9),
+    d_sae=st.integers(1, 40),
+    k=st.integers(0, 12),
+    seed=st.integers(0, 2**20),
+    remembered=st.sampled_from([0.0, 1e-3, 0.5, 0.7, 1.0, 1e9]),
+)
+def test_batchtopk_equals_a_stable_sort_whatever_it_remembers(
+    kind, rows, d_sae, k, seed, remembered
+):
+    pre = matrix(kind, rows, d_sae, seed)
+    assert_exact(BatchTopK(cut=remembered)(pre, k * rows), pre, k * rows)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(KINDS),
+    rows=st.integers(1, 9),
+    d_sae=st.integers(1, 40),
+    k=st.integers(1, 12),
+    seed=st.integers(0, 2**20),
+)
+def test_topk_equals_a_stable_sort_of_each_row(kind, rows, d_sae, k, seed):
+    pre = matrix(kind, rows, d_sae, seed)
+    k = min(k, d_sae)
+    kept = topk_rows(pre, k)
+    for row in range(rows):
+        mine = kept.rows_n == row
+        wanted, values = reference(pre[row : row + 1], k)
+        assert torch.equal(kept.latents_n[mine], wanted)
+        assert torch.equal(kept.acts_n[mine], values)
+
+
+class Counted(BatchTopK):
+    """Counts how often the slow way is taken, and how many candidates the quick one left."""
+
+    def __init__(self):
+        super().__init__()
+        self.slow = 0
+        self.ratios = []
+
+    def _all_that_could_count(self, flat_F, budget):
+        self.slow += 1
+        return super()._all_that_could_count(flat_F, budget)
+
+    def _candidates(self, pre_BF, budget):
+        slow_before = self.slow
+        found = super()._candidates(pre_BF, budget)
+        if self.slow == slow_before:
+            self.ratios.append(found.numel() / budget)
+        return found
+
+
+@pytest.mark.parametrize("rounding", [False, True])
+def test_a_long_run_stays_exact_on_the_quick_path_while_the_cut_drifts(rounding):
+    generator = torch.Generator().manual_seed(0)
+    select, calls = Counted(), 400
+    for step in range(calls):
+        # Up threefold and down again, with a jitter of a per cent from batch to batch.
+        scale = 3 ** (1 - abs(2 * step / calls - 1))
+        scale *= 1 + 0.01 * float(torch.randn((), generator=generator))
+        pre = scale * torch.randn(64, 256, generator=generator)
+        pre = pre.bfloat16().float() if rounding else pre
+        assert_exact(select(pre, 64 * 8), pre, 64 * 8)
+    assert select.slow < calls / 20
+    settled = torch.tensor(select.ratios[20:])
+    assert float(settled.median()) < 1.6
+    assert float(settled.quantile(0.99)) < 2
+
+
+def test_a_cut_that_falls_faster_than_the_margin_soon_returns_to_the_quick_path():
+    generator = torch.Generator().manual_seed(1)
+    select = Counted()
+    for step in range(60):
+        pre = 0.88**step * torch.randn(64, 256, generator=generator)
+        assert_exact(select(pre, 64 * 8), pre, 64 * 8)
+    assert select.slow < 20
+
+
+@pytest.mark.parametrize(("noise", "exact"), [(1e-3, True), (0.2, False)])
+def test_rescoring_finds_the_exact_selection_unless_rounding_exceeds_the_margin(noise, exact):
+    generator = torch.Generator().manual_seed(2)
+    select, missed, budget = BatchTopK(), 0, 64 * 8
+    for _ in range(20):
+        true = torch.randn(64, 256, generator=generator)
+        blurred = true + noise * (torch.rand(64, 256, generator=generator) - 0.5)
+        kept = select(blurred, budget, lambda flat_n, true=true: true.flatten()[flat_n])
+        wanted, _ = reference(true, budget)
+        missed += len(set(wanted.tolist()) - set(flat_of(kept, 256).tolist()))
+        assert kept.acts_n.numel() == budget
+    assert (missed == 0) is exact
+
+
+def test_rescoring_breaks_the_ties_that_bf16_makes():
+    generator = torch.Generator().manual_seed(3)
+    x, W = torch.randn(64, 32, generator=generator), torch.randn(512, 32, generator=generator)
+    true = x @ W.T
+    rounded = (x.bfloat16() @ W.bfloat16().T).bfloat16()
+    select = BatchTopK()
+    for _ in range(3):
+        kept = select(rounded, 64 * 8, lambda flat_n: true.flatten()[flat_n])
+        assert torch.equal(flat_of(kept, 512), reference(true, 64 * 8)[0])
+        assert kept.acts_n.dtype == torch.float32
+    assert rounded.flatten().topk(64 * 8).values.unique().numel() < 64 * 8 / 2
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.5])
+def test_edges(cut):
+    pre = matrix("random", 4, 8, 0)
+    assert BatchTopK(cut=cut)(pre, 0).acts_n.numel() == 0
+    assert_exact(BatchTopK(cut=cut)(pre, 1000), pre, 1000)  # more than there are entries
+    for shape in ((1, 8), (4, 1), (1, 1)):
+        one = matrix("random", *shape, 5).abs()
+        assert_exact(BatchTopK(cut=cut)(one, 1), one, 1)
+    every = topk_rows(pre, 8)
+    assert torch.equal(flat_of(every, 8), (pre.flatten() > 0).nonzero().squeeze(1))
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.5])
+def test_nan_neither_hangs_nor_is_kept(cut):
+    pre = matrix("random", 4, 8, 0)
+    pre[1, 3] = float("nan")
+    for kept in (BatchTopK(cut=cut)(pre, 6), topk_rows(pre, 3)):
+        assert torch.isfinite(kept.acts_n).all()
+
+
+def test_the_kept_come_in_row_major_order():
+    pre = matrix("random", 16, 32, 1)
+    for kept in (BatchTopK()(pre, 64), topk_rows(pre, 4), Kept.from_dense(pre)):
+        flat = flat_of(kept, 32)
+        assert (flat.diff() > 0).all()
+
+
+def test_equals_at_the_cut_go_to_the_lowest_index():
+    assert largest(torch.tensor([1.0, 2, 1, 1, 3]), 3).tolist() == [True, True, False, False, True]
+    values, latents = topk_lowest_index(torch.tensor([[1.0, 2, 1, 1, 3]]), 3)
+    assert latents.tolist() == [[0, 1, 4]] and values.tolist() == [[1, 2, 3]]
