@@ -45,7 +45,10 @@ def write_checkpoint(
 
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise TrainingStopped(f"{name} is not finite at step {step}: not checkpointed")
+            raise TrainingStopped(
+                f"{name} is not finite after {step} steps; lower train.lr, or set model.dtype: "
+                "float32 if the model's activations overflow"
+            )
     path = folder / f"step-{step:09d}"
     with new_folder(path) as temporary:
         save_file({k: v.contiguous().cpu() for k, v in state.items()}, temporary / STATE)

@@ -4,8 +4,8 @@ Training maps a(x − μ) to c(y − ν). relu is homogeneous, so folding is exa
 
     W_enc ← (a/c) W_enc;   b_enc ← (b_enc − a W_enc μ) / c;   b_dec ← b_dec / c + ν
 
-W_dec is unchanged and thresholds are divided by c. Saved decoder rows stay unit; activations are in raw target units.
-Done in float64, stored in float32.
+W_dec is unchanged and thresholds are divided by c. Saved decoder rows stay unit; activations are in
+raw target units. Done in float64, stored in float32.
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ class Contexts:
     def n_rows(self) -> int:
         return int(np.count_nonzero(self.rows_CT))
 
+    def every(self, n: int, first: int) -> Contexts:
+        """Every nth context, from the one numbered `first`."""
+        return Contexts(self.ids_CT[first::n], self.rows_CT[first::n])
+
 
 def text_per_context(context_tokens: int, bos_id: int | None) -> int:
     """Ids of text in one context: all but the BOS."""

@@ -108,8 +108,9 @@ def topk_rows(pre_BF: Tensor, k: int, rescore: Rescore | None = None) -> Kept:
         values_Bk, latents_Bk = topk_lowest_index(pre_BF, k)
     else:
         wide = min(pre_BF.shape[1], k + k // 4 + 8)  # room for what rounding may have swapped
-        _, latents_BW = topk_lowest_index(pre_BF, wide)
+        rounded_BW, latents_BW = topk_lowest_index(pre_BF, wide)
         exact_BW = rescore((rows_B1 * pre_BF.shape[1] + latents_BW).flatten()).view_as(latents_BW)
+        exact_BW = exact_BW.where(rounded_BW > 0, 0)  # a row emptied by the caller stays empty
         values_Bk, picked_Bk = topk_lowest_index(exact_BW, k)
         latents_Bk = latents_BW.gather(1, picked_Bk)
     on_Bk = values_Bk > 0

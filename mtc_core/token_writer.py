@@ -113,9 +113,9 @@ class TokenWriter:
     def _resume(self) -> None:
         """Stand where the last whole window ends, or at the start."""
         record = self.store.windows[-1].record if self.store.windows else {}
-        half_ids = self.data.half_contexts * self._width
+        wanted_ids = len(HALVES) * self.data.half_contexts * self._width
         held = self.store.held_keys if self.store.holdout_complete else None
-        self._holdout = Holdout(half_ids, held)
+        self._holdout = Holdout(wanted_ids, held)
         self._cursor: Cursor | None = record.get("cursor")  # after the last whole document
         self._skip_ids: int = record.get("skip_ids", 0)  # of the next document
         self._n_documents: int = record.get("documents", 0)
@@ -185,7 +185,8 @@ class TokenWriter:
         self.store.refresh()
 
     def _commit_holdout(self) -> None:
-        halves = {half: self._pack(self._holdout.ids(half)) for half in HALVES}
+        whole = self._pack(self._holdout.ids)
+        halves = {half: whole.every(len(HALVES), i) for i, half in enumerate(HALVES)}
         for half, contexts in halves.items():
             if not len(contexts.ids_CT):
                 raise self._too_short(f"too little for the {half} half of the holdout")

@@ -91,6 +91,8 @@ class TranscoderTrainer:
         with record_function("mtc.aux"):
             aux = self._aux(step.gradients, batch, step.residual_BO)
         loss = step.loss(self.spec.weights) + self.spec.aux_weight * aux
+        # A source row that is not finite selects nothing: the loss alone would not show it.
+        loss += 0 * batch.x_BI.sum()
         if not torch.isfinite(loss):
             raise TrainingStopped(
                 f"the loss is {float(loss)} at step {self.step_index}; lower train.lr, or set "

@@ -60,7 +60,6 @@ class Cell:
         self.step = 0
         self.rows_trained = 0
         self.seconds: dict[str, float] = {}
-        self.messages: list[str] = []
         self.runs = [
             TranscoderRun(
                 spec, job.train, job.transcoders / spec.id, job.device, job.checkpoint_keep
@@ -87,7 +86,6 @@ class Cell:
         self._checkpointed_at = time.monotonic()
 
     def status(self, phase: Phase) -> CellStatus:
-        messages, self.messages = tuple(self.messages), []
         return CellStatus(
             cell=self.job.name,
             phase=phase,
@@ -97,7 +95,7 @@ class Cell:
             rows_trained=self.rows_trained,
             seconds=dict(self.seconds),
             forwards=self._forwards(),
-            messages=messages,
+            messages=self._new_messages(),
         )
 
     def _load(self) -> tuple[TokenStore, ActivationProducer]:
@@ -105,7 +103,7 @@ class Cell:
         torch.set_num_threads(job.threads)
         with self._timed("load"):
             for run in self.runs:
-                self.messages += run.resume()
+                run.resume()
             store = TokenStore(job.tokens)
             loaded = load_model(**job.model, device=job.device)
             if loaded.commit != job.model_commit:
@@ -174,6 +172,12 @@ class Cell:
     @property
     def _live(self) -> list[TranscoderRun]:
         return [run for run in self.runs if run.live]
+
+    def _new_messages(self) -> tuple[str, ...]:
+        messages = tuple(message for run in self.runs for message in run.messages)
+        for run in self.runs:
+            run.messages.clear()
+        return messages
 
     def _forwards(self) -> dict[str, int]:
         if self._producer is None:

@@ -12,7 +12,7 @@ from mtc_core.capture import resolve_provider
 from mtc_core.data_config import DataConfig
 from mtc_core.model_shape import ModelShape
 from mtc_core.model_source import load_tokenizer, model_commit
-from mtc_core.schedule import Schedule
+from mtc_core.schedule import Schedule, rows_to_store
 from mtc_core.text import dataset_commit
 from mtc_core.token_writer import TokenWriter
 from mtc_core.tokenizer import TokenizerFacts
@@ -95,11 +95,10 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> None:
         run.pins["model"] if _is_hub_id(run.manifest) else "main",
         trust_remote_code=run.manifest.model.trust_remote_code,
     )
-    # A block leaves out at most the surplus rows of its last context.
-    wanted = run.plan.schedule.blocks * (train.block_rows + run.manifest.data.context_tokens)
+    blocks, context = run.plan.schedule.blocks, run.manifest.data.context_tokens
     facts = TokenizerFacts.from_hf(tokenizer)
     writer = TokenWriter(run.folder.tokens, _data(run), facts, run.pins["dataset"])
-    store = writer.ensure(wanted, progress)
+    store = writer.ensure(rows_to_store(blocks, train.block_rows, context), progress)
     Schedule(store, run.manifest.seed, train.block_rows).check_enough(train.batch_tokens)
     rows = store.train_rows if store.finished else None
     plan = make_plan(run.manifest, run.shape, run.inventory, rows)

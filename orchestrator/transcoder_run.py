@@ -41,6 +41,7 @@ class TranscoderRun:
         self.trainer: TranscoderTrainer | None = None
         self.held_out: HeldOut | None = None
         self.reason = ""
+        self.messages: list[str] = []  # for the log
         self._last: dict[str, Any] = {}
         self._saved_step = -1
 
@@ -56,13 +57,18 @@ class TranscoderRun:
     def finished(self) -> bool:
         return (self.folder / FINAL).exists()
 
-    def resume(self) -> list[str]:
-        """Go on from the newest good checkpoint, if there is one; sentences about damaged ones."""
+    def resume(self) -> None:
+        """Go on from the newest good checkpoint, if there is one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / FAILED).exists():
             self.reason = json.loads((self.folder / FAILED).read_text())["reason"]
-            return []
+            self.messages.append(
+                f"{self.spec.id} stays stopped: {self.reason} (delete {self.folder / FAILED} to "
+                "try it again)"
+            )
+            return
         checkpoint, complaints = read_latest(self.folder / CHECKPOINTS)
+        self.messages += [f"{complaint}; using the one before" for complaint in complaints]
         metrics_bytes = 0
         if checkpoint:
             self.trainer = TranscoderTrainer.from_state(
@@ -73,7 +79,6 @@ class TranscoderRun:
             self._saved_step = self.step_index
         with open(self.folder / METRICS, "ab") as file:  # lines of steps that will be run again
             file.truncate(metrics_bytes)
-        return complaints
 
     def begin(self, block: Activations) -> None:
         """Measure block 0 and start from initial weights, unless resumed."""
@@ -118,6 +123,7 @@ class TranscoderRun:
     def fail(self, reason: str) -> None:
         """Stop this transcoder for good; the others go on."""
         self.reason = reason
+        self.messages.append(f"{self.spec.id} stopped at step {self.step_index}: {reason}")
         write_json_atomic(self.folder / FAILED, {"reason": reason, "step": self.step_index})
 
     def prepare_held_out(self, calibration_rows: int) -> None:

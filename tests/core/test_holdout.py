@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtc_core.holdout import HALVES, Holdout, is_candidate, text_key
+from mtc_core.holdout import Holdout, is_candidate, text_key
 
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), max_size=300)
 
@@ -17,8 +17,8 @@ def text_and_ids(number: int, length: int) -> tuple[str, np.ndarray]:
     return f"document {number} {length}", np.full(length, number, np.int32)
 
 
-def share_out(documents, half_ids: int) -> tuple[Holdout, list[str], list[str]]:
-    holdout, trained, taken = Holdout(half_ids), [], []
+def share_out(documents, wanted_ids: int) -> tuple[Holdout, list[str], list[str]]:
+    holdout, trained, taken = Holdout(wanted_ids), [], []
     for number, length in documents:
         text, ids = text_and_ids(number, length)
         (taken if holdout.takes(text, ids) else trained).append(text)
@@ -27,12 +27,11 @@ def share_out(documents, half_ids: int) -> tuple[Holdout, list[str], list[str]]:
 
 @given(DOCUMENTS, st.integers(5, 200))
 @settings(deadline=None)
-def test_copies_fall_on_one_side_and_at_most_a_tenth_is_held_out(documents, half_ids):
-    holdout, trained, taken = share_out(documents, half_ids)
+def test_copies_fall_on_one_side_and_at_most_a_tenth_is_held_out(documents, wanted_ids):
+    holdout, trained, taken = share_out(documents, wanted_ids)
     assert not set(trained) & set(taken)
     assert {text_key(text) for text in taken} == holdout.held
-    held = sum(len(holdout.ids(half)) for half in HALVES)
-    assert held <= holdout.held_tokens
+    assert len(holdout.ids) <= holdout.held_tokens
     lengths = {text_and_ids(*d)[0]: len(text_and_ids(*d)[1]) for d in documents}
     kept = sum(lengths[text] for text in trained) + sum(lengths[text] for text in set(taken))
     assert 10 * holdout.held_tokens <= kept
@@ -40,18 +39,18 @@ def test_copies_fall_on_one_side_and_at_most_a_tenth_is_held_out(documents, half
 
 @given(DOCUMENTS, st.integers(5, 200))
 @settings(deadline=None)
-def test_halves_differ_by_at_most_one_document_and_never_overflow(documents, half_ids):
-    holdout, _, _ = share_out(documents, half_ids)
-    sizes = [len(holdout.ids(half)) for half in HALVES]
-    assert abs(sizes[0] - sizes[1]) <= 40
-    assert max(sizes) <= half_ids
+def test_it_holds_whole_documents_but_for_what_overfills_it(documents, wanted_ids):
+    holdout, _, taken = share_out(documents, wanted_ids)
+    numbers = [int(text.split()[1]) for text in dict.fromkeys(taken)]
+    assert len(holdout.ids) == min(holdout.held_tokens, wanted_ids)
+    assert list(dict.fromkeys(holdout.ids.tolist())) == numbers[: len(set(holdout.ids.tolist()))]
 
 
 def test_the_holdout_fills_and_then_only_its_copies_are_taken():
     documents = [(i, 0) for i in range(1000)]
-    holdout, trained, taken = share_out(documents, half_ids=300)
+    holdout, trained, taken = share_out(documents, 600)
     assert holdout.complete
-    assert [len(holdout.ids(half)) for half in HALVES] == [300, 300]
+    assert len(holdout.ids) == 600
     last_taken = documents.index((int(taken[-1].split()[1]), 0))
     later = [text_and_ids(*d)[0] for d in documents[last_taken + 1 :]]
     assert trained[-len(later) :] == later
@@ -62,8 +61,8 @@ def test_the_holdout_fills_and_then_only_its_copies_are_taken():
 
 def test_a_complete_holdout_restored_from_its_keys_decides_the_same_for_every_document():
     documents = [(i % 700, 0) for i in range(1000)]
-    holdout, trained, taken = share_out(documents, half_ids=300)
-    restored = Holdout(300, holdout.held)
+    holdout, trained, taken = share_out(documents, 600)
+    restored = Holdout(600, holdout.held)
     again = [text for text, ids in map(lambda d: text_and_ids(*d), documents)]
     assert [text for text in again if restored.takes(text, np.zeros(1, np.int32))] == taken
     assert [text for text in again if text_key(text) not in holdout.held] == trained
