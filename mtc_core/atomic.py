@@ -57,7 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync(file)
     sync(temporary)
     if path.exists():
-        doomed = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+        doomed = _doomed(path)
         path.rename(doomed)
         temporary.rename(path)
         shutil.rmtree(doomed)
@@ -66,7 +66,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder; a process killed meanwhile leaves nothing half under its name."""
+    doomed = _doomed(path)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _doomed(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+
+
 def remove_leftovers(parent: Path, name: str = "") -> None:
     """Delete what a killed process left half-written in `parent` (for one name, or for any)."""
-    for leftover in parent.glob(f".{name}*.tmp"):
+    for leftover in parent.glob(f".{name}.*.tmp" if name else ".*.tmp"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

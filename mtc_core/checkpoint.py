@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtc_core.atomic import new_folder, remove_leftovers, write_json_atomic
+from mtc_core.atomic import new_folder, remove_folder, remove_leftovers, write_json_atomic
 from mtc_core.errors import CheckpointError, TrainingStopped
 
 STATE, FACTS, DIGESTS = "state.safetensors", "facts.json", "sha256.json"
@@ -55,8 +54,9 @@ def write_checkpoint(
         write_json_atomic(temporary / FACTS, {"step": step, **facts})
         digests = {name: file_digest(temporary / name) for name in (STATE, FACTS)}
         write_json_atomic(temporary / DIGESTS, digests)
-    for old in checkpoint_paths(folder)[:-keep]:
-        shutil.rmtree(old)
+    # A later one is damaged, or this step would not be written again: it must not count as newest.
+    for old in [p for p in checkpoint_paths(folder) if p <= path][:-keep]:
+        remove_folder(old)
     return path
 
 

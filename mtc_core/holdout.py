@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 Half = Literal["calibration", "test"]
-# Contexts are dealt to them in turn: halves cut between documents differ in kind of text, and a
+# Contexts are dealt to them, not documents: halves of few documents differ in kind of text, and a
 # threshold set on one gave an L0 8 % off on the other (SmolLM2 on python-docs, 14 documents each).
 HALVES: tuple[Half, Half] = ("calibration", "test")
 CANDIDATE_HASHES = 2**64 // 5

@@ -22,9 +22,13 @@ class Contexts:
     def n_rows(self) -> int:
         return int(np.count_nonzero(self.rows_CT))
 
-    def every(self, n: int, first: int) -> Contexts:
-        """Every nth context, from the one numbered `first`."""
-        return Contexts(self.ids_CT[first::n], self.rows_CT[first::n])
+    def halves(self) -> tuple[Contexts, Contexts]:
+        """The contexts dealt to two sides in the order A B B A, which cancels drift in the text."""
+        first_C = np.isin(np.arange(len(self.ids_CT)) % 4, (0, 3))
+        return (
+            Contexts(self.ids_CT[first_C], self.rows_CT[first_C]),
+            Contexts(self.ids_CT[~first_C], self.rows_CT[~first_C]),
+        )
 
 
 def text_per_context(context_tokens: int, bos_id: int | None) -> int:

@@ -59,6 +59,8 @@ class RidgeTotals:
 
     def solve(self, penalty: float) -> Tensor:
         """The map [d_in + 1, d_out] in scaled units; its last row is the intercept."""
+        if not self.rows:
+            return torch.zeros_like(self.xy)  # no row seen: the mean is all there is
         d_in = self.xx.shape[0] - 1
         ridge = torch.full((d_in + 1,), penalty, dtype=torch.float64, device=self.xx.device)
         ridge *= self.xx.diagonal()[:d_in].mean()

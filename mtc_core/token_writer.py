@@ -186,7 +186,7 @@ class TokenWriter:
 
     def _commit_holdout(self) -> None:
         whole = self._pack(self._holdout.ids)
-        halves = {half: whole.every(len(HALVES), i) for i, half in enumerate(HALVES)}
+        halves = dict(zip(HALVES, whole.halves(), strict=True))
         for half, contexts in halves.items():
             if not len(contexts.ids_CT):
                 raise self._too_short(f"too little for the {half} half of the holdout")

@@ -29,6 +29,9 @@ from mtc_core.statistics import PairStatistics, Scaler
 
 REFRESH_DEAD_STEPS = 100
 THRESHOLD_DECAY = 0.99
+# Encoder rows start shorter than decoder rows: at unit length the first reconstructions are mostly
+# noise (FVU 1.8 to 4.2) that training must unlearn first (benchmarks/LOG.md, 2026-11-23).
+ENCODER_LENGTH = 0.2
 BOUND_LATENTS = 4  # an extreme row under `bound` uses at most this many times k latents
 
 
@@ -231,7 +234,7 @@ class TranscoderTrainer:
         """A trainer that goes on where `state` was taken. Raises CheckpointError."""
         prefix = "statistics."
         statistics = PairStatistics.from_tensors(
-            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            {k.removeprefix(prefix): v.to(device) for k, v in state.items() if k.startswith(prefix)}
         )
         trainer = cls(spec, train, statistics, device=device)
         trainer._load(state)
@@ -265,12 +268,13 @@ class TranscoderTrainer:
 def initial_weights(
     spec: TranscoderSpec, d_in: int, d_out: int, device: torch.device, dtype: torch.dtype
 ) -> Weights:
-    """Random unit decoder rows; the encoder equals them where both sites are residual-shaped."""
+    """Random unit decoder rows; encoder rows point the same way where both sites are
+    residual-shaped, and are ENCODER_LENGTH long."""
     W_dec = _unit_rows(spec, "W_dec", d_out)
     same_space = d_in == d_out and spec.source.kind is not None and spec.target.kind is not None
-    W_enc = W_dec.clone() if same_space else _unit_rows(spec, "W_enc", d_in)
+    W_enc = W_dec if same_space else _unit_rows(spec, "W_enc", d_in)
     return Weights(
-        W_enc=W_enc.to(device, dtype),
+        W_enc=(W_enc * ENCODER_LENGTH).to(device, dtype),
         b_enc=torch.zeros(spec.d_sae, device=device, dtype=dtype),
         W_dec=W_dec.to(device, dtype),
         b_dec=torch.zeros(d_out, device=device, dtype=dtype),

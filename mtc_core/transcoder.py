@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mtc_core.atomic import new_folder, write_json_atomic
 from mtc_core.config import TranscoderSpec
-from mtc_core.errors import CheckpointError, ConfigError
+from mtc_core.errors import CheckpointError, ConfigError, SiteError
 from mtc_core.metrics import Population
 from mtc_core.selection import topk_lowest_index
 
@@ -89,9 +89,9 @@ class MatryoshkaTranscoder(nn.Module):
         pre = self.pre_activations(x)
         if self.spec.selection == "batchtopk":
             return pre.relu_().mul_(pre > self.threshold)
-        values, latents = topk_lowest_index(pre.flatten(0, -2), self.spec.k)
-        acts = torch.zeros_like(pre).flatten(0, -2).scatter_(1, latents, values.relu())
-        return acts.view_as(pre)
+        pre_BF = pre.reshape(-1, self.d_sae)
+        values, latents = topk_lowest_index(pre_BF, self.spec.k)
+        return torch.zeros_like(pre_BF).scatter_(1, latents, values.relu()).view_as(pre)
 
     def decode(self, acts: Tensor, prefix: int | None = None) -> Tensor:
         """[..., d_sae] -> [..., d_out], from the first `prefix` groups only (default: all)."""
@@ -109,6 +109,11 @@ class MatryoshkaTranscoder(nn.Module):
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> Evaluation:
         """Measure on rows x [..., d_in] and their targets y [..., d_out], all of them counted."""
+        if y.shape != (*x.shape[:-1], self.d_out):
+            raise ConfigError(
+                f"x is {list(x.shape)} and y {list(y.shape)}; this transcoder predicts "
+                f"{self.spec.target}, which is {self.d_out} wide, one row for each row of x"
+            )
         x_BI, y_BO = x.flatten(0, -2), y.flatten(0, -2)
         acts_BF = self.encode(x_BI)
         totals = Population(self.d_sae, self.spec.group_sizes, self.d_out, x.device)
@@ -158,7 +163,7 @@ class MatryoshkaTranscoder(nn.Module):
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{folder} holds no readable transcoder: {error}") from None
         spec = spec_of_config(folder, config)
-        shapes = expected_shapes(spec, config["d_in"], config["d_out"])
+        shapes = expected_shapes(spec, config.get("d_in"), config.get("d_out"))
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != shapes:
             raise CheckpointError(f"{folder / WEIGHTS} has tensors {found}, expected {shapes}")
@@ -169,12 +174,17 @@ class MatryoshkaTranscoder(nn.Module):
 
 def spec_of_config(folder: Path, config: dict) -> TranscoderSpec:
     """The spec that a config.json describes. Raises CheckpointError."""
-    if config.get("format") != "mtc-transcoder" or config.get("format_version") != FORMAT_VERSION:
+    if not isinstance(config, dict) or (
+        (config.get("format"), config.get("format_version")) != ("mtc-transcoder", FORMAT_VERSION)
+    ):
         raise CheckpointError(
             f"{folder / CONFIG} is not of format mtc-transcoder version {FORMAT_VERSION}"
         )
     fields = TranscoderSpec.__dataclass_fields__
-    return TranscoderSpec.from_dict({key: config[key] for key in fields})
+    try:
+        return TranscoderSpec.from_dict({key: config[key] for key in fields})
+    except (KeyError, TypeError, ConfigError, SiteError) as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no transcoder: {error!r}") from None
 
 
 def expected_shapes(spec: TranscoderSpec, d_in: int, d_out: int) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ train: {{tokens: {tokens}, batch_tokens: 256, block_batches: 4, lr: 1e-3, log_ev
 defaults: {{group_sizes: [8, 8, 16], k: 4}}
 transcoders:
 {transcoders}
-resources: {{threads: 2, device: cpu, checkpoint_minutes: {checkpoint_minutes}}}
+resources: {{threads: {threads}, device: cpu, checkpoint_minutes: {checkpoint_minutes}}}
 """
 TWO_PAIRS = """\
   - {layers: 0-1, source: resid_mid, target: mlp_out}
@@ -32,6 +32,7 @@ def write_manifest(folder: Path, model: Path, **changes) -> Path:
         "tokens": 256 * 40,
         "transcoders": TWO_PAIRS,
         "checkpoint_minutes": 0.001,
+        "threads": 1,
         **changes,
     }
     path = folder / f"{values['name']}.yaml"

@@ -38,6 +38,15 @@ def test_each_transcoder_alone_equals_itself_in_the_suite(reference, model, tmp_
     assert alone == {k: v for k, v in finals(together).items() if k in alone}
 
 
+def test_two_threads_give_the_same_bits_as_two_threads_interrupted(model, tmp_path):
+    manifest = write_manifest(tmp_path, model, name="whole", threads=2, tokens=256 * 12)
+    assert run_in_child(manifest, tmp_path) == 0
+    manifest = write_manifest(tmp_path, model, name="killed", threads=2, tokens=256 * 12)
+    assert run_in_child(manifest, tmp_path, SignalAfter(5, 0.01)) == -signal.SIGKILL
+    assert run_in_child(manifest, tmp_path) == 0
+    assert finals(tmp_path / "killed") == finals(tmp_path / "whole")
+
+
 def test_the_cadence_of_checkpoints_leaves_no_trace(reference, model, tmp_path):
     _, often, _ = reference
     manifest = write_manifest(tmp_path, model, checkpoint_minutes=60)
