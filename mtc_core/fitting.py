@@ -64,6 +64,9 @@ def rebatch(rows: Rows, batch_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
                 f"rows must be pairs of [n, d_in] and [n, d_out], found {list(x.shape)} and "
                 f"{list(y.shape)}"
             )
+        widths = (x.shape[1], y.shape[1])
+        if parts and widths != (before := tuple(side.shape[1] for side in parts[0])):
+            raise DataError(f"rows are {widths} wide, and the rows before them {before}")
         parts.append((x, y))
         held += x.shape[0]
         if held < batch_tokens:

@@ -28,6 +28,7 @@ from mtc_core.producer import ActivationProducer, Activations
 from mtc_core.schedule import Schedule
 from mtc_core.token_store import TokenStore
 from orchestrator.status import CellStatus, Phase
+from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.transcoder_run import TranscoderRun
 
 
@@ -62,7 +63,11 @@ class Cell:
         self.seconds: dict[str, float] = {}
         self.runs = [
             TranscoderRun(
-                spec, job.train, job.transcoders / spec.id, job.device, job.checkpoint_keep
+                spec,
+                job.train,
+                TranscoderFolder(job.transcoders / spec.id),
+                job.device,
+                job.checkpoint_keep,
             )
             for spec in job.specs
         ]

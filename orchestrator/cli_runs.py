@@ -64,7 +64,8 @@ def list_runs(root: str, as_json: bool) -> None:
 def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
     """Show the held-out figures of RUN or, given the ID of a transcoder (its beginning is enough),
     its training curve."""
-    from orchestrator.run_view import curve, figures, show_curve, show_figures
+    from orchestrator.run_view import curve, figures, show_curve
+    from orchestrator.summary import show_quality
     from orchestrator.terminal import make_console
 
     folder = find_run(run, root)
@@ -73,7 +74,7 @@ def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps([row.evaluation for row in rows], indent=2))
         else:
-            show_figures(make_console(), rows)
+            show_quality(make_console(), rows)
         return
     lines = curve(folder, transcoder)
     if as_json:

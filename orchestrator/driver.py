@@ -90,6 +90,6 @@ def _tell(status: CellStatus, view: View) -> None:
 def _report(run: OpenRun, last: CellStatus | None, console: Console) -> int:
     if last is None:
         console.print(f"{run.folder.path}: nothing left to train")
-    rows = read_ended(run.folder.transcoders, run.ids)
+    rows = read_ended(run.folder, run.ids)
     show_summary(console, rows, last, [run.folder.path])
     return SOME_FAILED if any(row.failure for row in rows) else DONE

@@ -4,7 +4,7 @@
       manifest.yaml          the file of the first invocation, verbatim
       resolved.json          that manifest after defaults and --set, its specs, and what was pinned
       plan.json  log.txt  tokens/
-      transcoders/<id>/{config.json, metrics.jsonl, checkpoints/, final/}
+      transcoders/<id>/    transcoder_folder.py
 
 `resolved.json` is written once, last. A later invocation whose identity differs is refused: the
 same name would otherwise mean two different results.
@@ -24,33 +24,11 @@ from pydantic import ValidationError
 from mtc_core.atomic import write_bytes_atomic, write_json_atomic
 from mtc_core.errors import ConfigError
 from orchestrator.manifest import Manifest, expand
+from orchestrator.transcoder_folder import TranscoderFolder
 
 _COMPARED = ("name", "seed", "model", "data", "train")
 _WRITTEN = ("defaults", "transcoders")  # compared as the specs that they come to
 _ABSENT = object()
-
-
-@dataclass(frozen=True, slots=True)
-class TranscoderFolder:
-    """The files of one transcoder."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def final(self) -> Path:
-        return self.path / "final"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 from mtc_core.errors import ConfigError
 from orchestrator.run_folder import RunFolder
 from orchestrator.status_file import read_status
-from orchestrator.summary import Ended, quality_table, read_ended
+from orchestrator.summary import Ended, read_ended
 
 CURVE_LINES = 20
 
@@ -35,7 +35,7 @@ def figures(folder: Path) -> list[Ended]:
     run = RunFolder(folder.parent, folder.name)
     recorded = run.recorded()
     assert recorded is not None, "find_run looks for resolved.json"
-    return read_ended(run.transcoders, list(recorded["specs"]))
+    return read_ended(run, list(recorded["specs"]))
 
 
 def curve(folder: Path, prefix: str) -> list[dict[str, Any]]:
@@ -91,10 +91,6 @@ def show_list(console: Console, states: list[dict[str, Any]]) -> None:
             _figure(sum(known) / len(known) if known else None, ".3f"),
         )
     console.print(table)
-
-
-def show_figures(console: Console, rows: list[Ended]) -> None:
-    console.print(quality_table(rows))
 
 
 def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:

@@ -11,9 +11,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.run_folder import RunFolder
 from orchestrator.status import CellStatus
-from orchestrator.transcoder_run import EVALUATION, FAILED
 from orchestrator.view import clock, tokens_per_second
+
+TABLE_COLUMNS = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,12 @@ class Ended:
     failure: str | None
 
 
-def read_ended(transcoders: Path, ids: list[str]) -> list[Ended]:
+def read_ended(run: RunFolder, ids: list[str]) -> list[Ended]:
     """What is on disk of each transcoder of a run."""
+    folders = [run.transcoder(id) for id in ids]
     return [
-        Ended(
-            id,
-            _read(transcoders / id / EVALUATION),
-            (_read(transcoders / id / FAILED) or {}).get("reason"),
-        )
-        for id in ids
+        Ended(id, _read(folder.evaluation), (_read(folder.failed) or {}).get("reason"))
+        for id, folder in zip(ids, folders, strict=True)
     ]
 
 
@@ -41,28 +40,63 @@ def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def quality_table(rows: list[Ended]) -> Table:
-    """Held-out figures of the test half. FVU: 1 is the mean, 0 is perfect."""
-    table = Table(title="held-out test text, ordinary rows unless said otherwise", box=None)
+def show_quality(console: Console, rows: list[Ended]) -> None:
+    """Held-out figures of the test half: a table, or lines where the terminal is narrow."""
+    console.print("held-out test text; FVU: 1 is the mean, 0 is perfect; ordinary rows unless said")
+    if console.width >= TABLE_COLUMNS:
+        console.print(_table(rows))
+        return
+    for row in rows:
+        console.print(row.id, soft_wrap=True)
+        for line in _lines(row):
+            console.print(f"  {line}", soft_wrap=True)
+
+
+def _table(rows: list[Ended]) -> Table:
+    table = Table(box=None, pad_edge=False)
     table.add_column("transcoder", no_wrap=True)
     for name in ("FVU by prefix", "FVU all", "ridge", "extreme rows/var", "L0", "dead %"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         if row.evaluation is None:
-            table.add_row(row.id, f"stopped: {row.failure}" if row.failure else "not finished")
+            table.add_row(row.id, _unfinished(row))
             continue
-        ordinary, everything = row.evaluation["ordinary"], row.evaluation["all"]
-        extreme = (row.evaluation["extreme_row_share"], row.evaluation["extreme_variance_share"])
+        ordinary, everything, extreme, dead = _parts(row.evaluation)
         table.add_row(
             row.id,
             " ".join(f"{fvu:.3f}" for fvu in ordinary["fvu_by_prefix"]),
             f"{everything['fvu']:.3f}",
             f"{ordinary['fvu_ridge']:.3f}",
-            " / ".join(f"{100 * share:.1f}%" for share in extreme),
+            " / ".join(f"{share:.1f}%" for share in extreme),
             f"{ordinary['l0']:.1f}",
-            f"{100 * row.evaluation['dead_share']:.1f}",
+            f"{dead:.1f}",
         )
     return table
+
+
+def _lines(row: Ended) -> list[str]:
+    if row.evaluation is None:
+        return [_unfinished(row)]
+    ordinary, everything, extreme, dead = _parts(row.evaluation)
+    return [
+        f"FVU by prefix {' '.join(f'{fvu:.3f}' for fvu in ordinary['fvu_by_prefix'])}",
+        f"all rows {everything['fvu']:.3f}, ridge {ordinary['fvu_ridge']:.3f}, "
+        f"L0 {ordinary['l0']:.1f}, dead {dead:.1f}%",
+        f"extreme: {extreme[0]:.1f}% of rows, {extreme[1]:.1f}% of variance",
+    ]
+
+
+def _parts(evaluation: dict[str, Any]) -> tuple[dict, dict, tuple[float, float], float]:
+    """Figures of ordinary rows and of all, extreme shares and dead share in percent."""
+    extreme = (
+        100 * evaluation["extreme_row_share"],
+        100 * evaluation["extreme_variance_share"],
+    )
+    return evaluation["ordinary"], evaluation["all"], extreme, 100 * evaluation["dead_share"]
+
+
+def _unfinished(row: Ended) -> str:
+    return "stopped, see below" if row.failure else "not finished"
 
 
 def show_summary(
@@ -70,14 +104,17 @@ def show_summary(
 ) -> None:
     """Print the end of a run."""
     console.print()
-    console.print(quality_table(rows), highlight=False)
+    show_quality(console, rows)
+    for row in rows:
+        if row.failure:
+            console.print(f"{row.id} stopped: {row.failure}", soft_wrap=True)
     known = [row.evaluation["ordinary"]["fvu"] for row in rows if row.evaluation]
     if known:
         console.print(f"mean FVU over {len(known)} transcoders: {sum(known) / len(known):.3f}")
     for line in cost_lines(last, len(rows)) if last else []:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for path in paths:
-        console.print(f"  {path}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {path}", soft_wrap=True)
 
 
 def cost_lines(last: CellStatus, n_transcoders: int) -> list[str]:

@@ -1,17 +1,9 @@
-"""One transcoder of a run: its trainer, and its folder on disk.
-
-transcoders/<id>/metrics.jsonl        a line every train.log_every_steps
-transcoders/<id>/checkpoints/step-…   mtc_core.checkpoint
-transcoders/<id>/failed.json          why it was stopped, if it was
-transcoders/<id>/evaluation.json      figures of the held-out test half
-transcoders/<id>/final/               what users load
-"""
+"""One transcoder of a run: its trainer, and the files that it leaves on disk."""
 
 from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -25,16 +17,19 @@ from mtc_core.producer import Activations
 from mtc_core.statistics import measure_pair
 from mtc_core.trainer import StepReport, TranscoderTrainer
 from orchestrator.status import TranscoderStatus
-
-METRICS, CHECKPOINTS, FAILED = "metrics.jsonl", "checkpoints", "failed.json"
-EVALUATION, FINAL = "evaluation.json", "final"
+from orchestrator.transcoder_folder import TranscoderFolder
 
 
 class TranscoderRun:
     """Trains one transcoder inside a cell, and keeps its folder."""
 
     def __init__(
-        self, spec: TranscoderSpec, train: TrainConfig, folder: Path, device: str, keep: int
+        self,
+        spec: TranscoderSpec,
+        train: TrainConfig,
+        folder: TranscoderFolder,
+        device: str,
+        keep: int,
     ) -> None:
         self.spec, self.train, self.folder, self.device = spec, train, folder, device
         self.keep = keep
@@ -47,6 +42,8 @@ class TranscoderRun:
 
     @property
     def step_index(self) -> int:
+        if self.finished:
+            return self.train.steps
         return self.trainer.step_index if self.trainer else 0
 
     @property
@@ -55,19 +52,23 @@ class TranscoderRun:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / FINAL).exists()
+        return self.folder.final.exists()
 
     def resume(self) -> None:
-        """Go on from the newest good checkpoint, if there is one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / FAILED).exists():
-            self.reason = json.loads((self.folder / FAILED).read_text())["reason"]
+        """Go on from the newest good checkpoint, if there is one and this is not done yet."""
+        if self.finished:
+            return
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        if not self.folder.config.exists():
+            write_json_atomic(self.folder.config, {"id": self.spec.id, **self.spec.to_dict()})
+        if self.folder.failed.exists():
+            self.reason = json.loads(self.folder.failed.read_text())["reason"]
             self.messages.append(
-                f"{self.spec.id} stays stopped: {self.reason} (delete {self.folder / FAILED} to "
+                f"{self.spec.id} stays stopped: {self.reason} (delete {self.folder.failed} to "
                 "try it again)"
             )
             return
-        checkpoint, complaints = read_latest(self.folder / CHECKPOINTS)
+        checkpoint, complaints = read_latest(self.folder.checkpoints)
         self.messages += [f"{complaint}; using the one before" for complaint in complaints]
         metrics_bytes = 0
         if checkpoint:
@@ -77,12 +78,12 @@ class TranscoderRun:
             metrics_bytes = checkpoint.facts["metrics_bytes"]
             self._last = checkpoint.facts["last"]
             self._saved_step = self.step_index
-        with open(self.folder / METRICS, "ab") as file:  # lines of steps that will be run again
+        with open(self.folder.metrics, "ab") as file:  # lines of steps that will be run again
             file.truncate(metrics_bytes)
 
     def begin(self, block: Activations) -> None:
         """Measure block 0 and start from initial weights, unless resumed."""
-        if self.trainer is None and self.live:
+        if self.trainer is None and self.live and not self.finished:
             try:
                 statistics = measure_pair(*self._pair(block))
             except TrainingStopped as error:
@@ -101,20 +102,19 @@ class TranscoderRun:
         except TrainingStopped as error:
             self.fail(str(error))
             return
-        last_step = step == self.train.steps - 1
-        if step % self.train.log_every_steps == 0 or last_step:
+        if step % self.train.log_every_steps == 0 or step == self.train.steps - 1:
             self._log(step, report)
 
     def checkpoint(self) -> None:
         """Save the state, unless it is on disk already."""
         if self.trainer is None or not self.live or self._saved_step == self.step_index:
             return
-        with open(self.folder / METRICS, "ab") as file:
+        with open(self.folder.metrics, "ab") as file:
             os.fsync(file.fileno())
             facts = {"metrics_bytes": file.tell(), "last": self._last}
         try:
             write_checkpoint(
-                self.folder / CHECKPOINTS, self.step_index, self.trainer.state(), facts, self.keep
+                self.folder.checkpoints, self.step_index, self.trainer.state(), facts, self.keep
             )
         except TrainingStopped as error:
             self.fail(str(error))
@@ -124,7 +124,7 @@ class TranscoderRun:
         """Stop this transcoder for good; the others go on."""
         self.reason = reason
         self.messages.append(f"{self.spec.id} stopped at step {self.step_index}: {reason}")
-        write_json_atomic(self.folder / FAILED, {"reason": reason, "step": self.step_index})
+        write_json_atomic(self.folder.failed, {"reason": reason, "step": self.step_index})
 
     def prepare_held_out(self, calibration_rows: int) -> None:
         assert self.trainer is not None
@@ -142,11 +142,11 @@ class TranscoderRun:
         """Write evaluation.json, then final/: its presence says that this transcoder is done."""
         assert self.held_out is not None
         summary = self.held_out.summary()
-        write_json_atomic(self.folder / EVALUATION, {"id": self.spec.id, **summary})
+        write_json_atomic(self.folder.evaluation, {"id": self.spec.id, **summary})
         transcoder = self.held_out.transcoder
         measured = {"l0_test": summary["ordinary"]["l0"], "fvu_test": summary["ordinary"]["fvu"]}
         transcoder.provenance = {**provenance, **measured}
-        transcoder.save(self.folder / FINAL)
+        transcoder.save(self.folder.final)
 
     def status(self) -> TranscoderStatus:
         state = "failed" if self.reason else "done" if self.finished else "training"
@@ -179,5 +179,5 @@ class TranscoderRun:
             "threshold": float(self.trainer.threshold),
             "lr": self.spec.learning_rate * self.train.lr_factor(step),
         }
-        with open(self.folder / METRICS, "a") as file:
+        with open(self.folder.metrics, "a") as file:
             file.write(json.dumps(self._last) + "\n")

@@ -33,9 +33,7 @@ def rows(n=BATCH, seed=0, *, extreme=0, d_in=D_IN, d_out=D_OUT):
     fixed = torch.Generator().manual_seed(99)
     A, B = torch.randn(40, d_in, generator=fixed), torch.randn(40, d_out, generator=fixed)
     generator = torch.Generator().manual_seed(seed)
-    codes = torch.rand(n, 40, generator=generator) * (
-        torch.rand(n, 40, generator=generator) < 0.1
-    )
+    codes = torch.rand(n, 40, generator=generator) * (torch.rand(n, 40, generator=generator) < 0.1)
     y = 5 * codes @ B + 2
     if extreme:
         y[:extreme] += 1000

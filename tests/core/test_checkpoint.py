@@ -85,7 +85,7 @@ def test_when_all_are_damaged_nothing_is_found_and_each_is_named(two_checkpoints
         (path / "facts.json").write_text("{}")
     found, complaints = read_latest(folder)
     assert found is None and len(complaints) == 2
-    with pytest.raises(CheckpointError, match="facts.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"facts\.json is damaged"):
         read_checkpoint(checkpoint_paths(folder)[0])
     assert read_latest(tmp_path / "absent") == (None, [])
 

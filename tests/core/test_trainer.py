@@ -1,12 +1,14 @@
 """What a step does to weights, counters and threshold."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from mtc_core.config import TrainConfig
 from mtc_core.errors import TrainingStopped
 from mtc_core.sites import Site
-from mtc_core.trainer import initial_weights
+from mtc_core.trainer import ENCODER_LENGTH, initial_weights
 from tests.core import small
 
 
@@ -52,7 +54,7 @@ def test_learning_rate_warms_up_and_falls_to_zero_over_the_last_fifth():
     assert factors[0] == pytest.approx(1 / 50) and factors[24] == pytest.approx(0.5)
     assert factors[49:801] == [1.0] * 752
     assert factors[900] == pytest.approx(0.5) and 0 < factors[999] <= 1 / 200
-    assert all(a >= b for a, b in zip(factors[800:], factors[801:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[800:]))
     assert small.spec(lr=None, group_sizes=(2**12, 3 * 2**12)).learning_rate == 2e-4
 
 
@@ -166,9 +168,12 @@ def test_initial_weights_depend_on_seed_and_id_alone():
         assert torch.equal(tensor, again.tensors()[name])
     for other in (small.spec(seed=1), small.spec(source=Site.parse("1.resid_mid"))):
         assert not torch.equal(draw(other).W_dec, first.W_dec)
-    assert not torch.equal(first.W_enc[:, :12], first.W_dec)  # another purpose, other numbers
-    for rows in (first.W_enc, first.W_dec):
-        assert (rows.norm(dim=1) - 1).abs().max() < 1e-6
+    for rows, length in ((first.W_enc, ENCODER_LENGTH), (first.W_dec, 1)):
+        assert (rows.norm(dim=1) - length).abs().max() < 1e-6
     assert not first.b_enc.any() and not first.b_dec.any()
     square = draw(small.spec(), 16, 16)
-    assert torch.equal(square.W_enc, square.W_dec)
+    assert torch.equal(square.W_enc, ENCODER_LENGTH * square.W_dec)
+    elsewhere = draw(small.spec(source=Site.parse("blocks.0.attn.hook_z")), 16, 16)
+    assert torch.equal(elsewhere.W_dec.norm(dim=1).round(), torch.ones(48))
+    cosine = torch.nn.functional.cosine_similarity(elsewhere.W_enc, elsewhere.W_dec)
+    assert cosine.abs().mean() < 0.5  # another space: another purpose, other numbers

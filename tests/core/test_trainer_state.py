@@ -12,7 +12,9 @@ STEPS = 112  # past the refresh of the dead list at step 100
 
 def half_dead(spec_changes, train_changes, extreme=0):
     """A trainer with aux on from step 100, some of whose latents never win a place."""
-    trainer = small.trainer(spec_changes, {"dead_after_tokens": 4000} | train_changes, extreme=extreme)
+    trainer = small.trainer(
+        spec_changes, {"dead_after_tokens": 4000} | train_changes, extreme=extreme
+    )
     trainer.weights.W_enc[::2] *= 0.01
     return trainer
 

@@ -112,7 +112,9 @@ def test_save_and_load_keep_every_bit(tc, tmp_path):
     x, _ = small.rows(16)
     assert torch.equal(again(x), tc(x))
     tc.save(tmp_path / "deep" / "final")  # over itself
-    small.same_bits(MatryoshkaTranscoder.load(tmp_path / "deep/final").state_dict(), again.state_dict())
+    small.same_bits(
+        MatryoshkaTranscoder.load(tmp_path / "deep/final").state_dict(), again.state_dict()
+    )
 
 
 def test_the_documented_formula_holds_on_the_file_alone(tmp_path):
