@@ -6,7 +6,7 @@
     ├── DataError                 text that is missing, unreadable or too short
     ├── ModelError                weights or a tokenizer that cannot be loaded
     ├── CheckpointError           a checkpoint or a saved transcoder that cannot be used
-    └── TrainingStopped           one transcoder cannot go on (non-finite loss, constant activations)
+    └── TrainingStopped           one transcoder cannot go on (loss not finite, constant site)
 
 A message says what was found, where, why it matters, and what to change. Our own mistakes are
 asserts. Every class takes one string, so that it survives pickling between processes.

@@ -20,11 +20,10 @@ def fold(weights: Weights, statistics: PairStatistics) -> dict[str, Tensor]:
     """Folded weights in the dtype of the given ones."""
     s = statistics
     W_enc, b_enc = weights.W_enc.double(), weights.b_enc.double()
-    mu_I, nu_O = s.mu_I.to(W_enc.device), s.nu_O.to(W_enc.device)
     dtype = weights.W_enc.dtype
     return {
         "W_enc": (W_enc * (s.a / s.c)).to(dtype),
-        "b_enc": ((b_enc - s.a * (W_enc @ mu_I)) / s.c).to(dtype),
+        "b_enc": ((b_enc - s.a * (W_enc @ s.mu_I)) / s.c).to(dtype),
         "W_dec": weights.W_dec.clone(),
-        "b_dec": (weights.b_dec.double() / s.c + nu_O).to(dtype),
+        "b_dec": (weights.b_dec.double() / s.c + s.nu_O).to(dtype),
     }

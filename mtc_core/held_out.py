@@ -30,6 +30,7 @@ class HeldOut:
         spec, device = trainer.spec, trainer.device
         self.statistics = trainer.statistics
         self.dead_share = trainer.dead_share
+        self.dead_after = trainer.train.dead_after
         self.ema_threshold = float(trainer.threshold) / self.statistics.c
         tensors = fold(trainer.weights, self.statistics)
         tensors["threshold"] = torch.full((spec.d_sae,), self.ema_threshold, device=device)
@@ -77,6 +78,7 @@ class HeldOut:
             "extreme_row_share": extreme_rows / max(1, self.all_rows.rows),
             "extreme_variance_share": of_variance if extreme_rows else 0.0,
             "dead_share": self.dead_share,
+            "dead_after_tokens": self.dead_after,
             "k": self.transcoder.spec.k,
             "threshold": float(self.transcoder.threshold[0]),
             "threshold_ema": self.ema_threshold,

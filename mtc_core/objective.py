@@ -5,7 +5,7 @@
 
 Every prefix loss reaches the weights that it covers. With g_i = 2 w_i / (n V) (ŷ_i − y) the
 gradient of group j's contribution is G_j = Σ_{i≥j} g_i, a reverse cumulative sum over prefixes, so
-nothing is decoded twice. Held against fp64 autograd of a naive loop by tests/core/test_objective.py.
+nothing is decoded twice. tests/core/test_objective.py holds it against autograd of a naive loop.
 
 B rows · M groups (and prefixes) · F latents · I, O source and target widths · n nonzeros
 """

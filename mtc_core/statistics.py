@@ -10,7 +10,7 @@ N rows of block 0 · B rows of a step · I, O source and target widths
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ class PairStatistics:
 
         The source alone shows none of them where the target is massive (maths: extreme rows)."""
         return _is_extreme(distance_x_B, distance_y_B, self.median_x, self.median_y)
+
+    def to(self, device: torch.device) -> PairStatistics:
+        """The same statistics with their centres on a device."""
+        return replace(self, mu_I=self.mu_I.to(device), nu_O=self.nu_O.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
         """All values as float64 tensors, for a checkpoint."""

@@ -58,8 +58,9 @@ class TranscoderTrainer:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.train, self.statistics = spec, train, statistics
+        self.spec, self.train = spec, train
         self.device = torch.device(device)
+        self.statistics = statistics.to(self.device)
         d_in, d_out = statistics.mu_I.numel(), statistics.nu_O.numel()
         self.weights = initial_weights(spec, d_in, d_out, self.device, dtype)
         self.optimizer = torch.optim.Adam(

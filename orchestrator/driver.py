@@ -63,7 +63,9 @@ def _train(
         view.reading(tokens, doing)
 
     try:
-        write_tokens(run, reading)
+        schedule = write_tokens(run, reading).schedule
+        if schedule.passes is not None:
+            view.note(f"{schedule.passes:.1f} passes over {schedule.stored_rows:,} rows of text")
         backend.start(cell_jobs(run))
         last = None
         while (status := backend.wait()) is not None:
@@ -91,5 +93,5 @@ def _report(run: OpenRun, last: CellStatus | None, console: Console) -> int:
     if last is None:
         console.print(f"{run.folder.path}: nothing left to train")
     rows = read_ended(run.folder, run.ids)
-    show_summary(console, rows, last, [run.folder.path])
+    show_summary(console, rows, last, run.folder)
     return SOME_FAILED if any(row.failure for row in rows) else DONE

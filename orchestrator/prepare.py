@@ -54,8 +54,13 @@ class OpenRun:
 
     @property
     def unfinished(self) -> list[str]:
-        """Transcoders without final weights."""
-        return [id for id in self.ids if not self.folder.transcoder(id).final.exists()]
+        """Transcoders that are neither done nor stopped for good."""
+        folders = {id: self.folder.transcoder(id) for id in self.ids}
+        return [
+            id
+            for id, folder in folders.items()
+            if not (folder.final.exists() or folder.failed.exists())
+        ]
 
 
 def open_run(request: Request) -> OpenRun:
@@ -85,11 +90,12 @@ def open_run(request: Request) -> OpenRun:
     )
 
 
-def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> None:
-    """Read, tokenize and store all text that the run needs, and complete the plan with it.
+def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
+    """Read, tokenize and store all text that the run needs; the plan, completed by its length.
 
     Goes on where it was interrupted. Raises DataError."""
     train = run.manifest.train.config()
+    progress(0, "loading the tokenizer (a GGUF package is unpacked once, about 20 s)")
     tokenizer = load_tokenizer(
         run.manifest.model.name,
         run.pins["model"] if _is_hub_id(run.manifest) else "main",
@@ -103,6 +109,7 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> None:
     rows = store.train_rows if store.finished else None
     plan = make_plan(run.manifest, run.shape, run.inventory, rows)
     write_json_atomic(run.folder.plan, plan.to_dict())
+    return plan
 
 
 def cell_jobs(run: OpenRun) -> list[CellJob]:

@@ -43,6 +43,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 def show_quality(console: Console, rows: list[Ended]) -> None:
     """Held-out figures of the test half: a table, or lines where the terminal is narrow."""
     console.print("held-out test text; FVU: 1 is the mean, 0 is perfect; ordinary rows unless said")
+    after = {row.evaluation["dead_after_tokens"] for row in rows if row.evaluation}
+    if after:
+        console.print(f"dead: silent for the last {max(after):,} rows of training")
     if console.width >= TABLE_COLUMNS:
         console.print(_table(rows))
         return
@@ -100,7 +103,7 @@ def _unfinished(row: Ended) -> str:
 
 
 def show_summary(
-    console: Console, rows: list[Ended], last: CellStatus | None, paths: list[Path]
+    console: Console, rows: list[Ended], last: CellStatus | None, run: RunFolder
 ) -> None:
     """Print the end of a run."""
     console.print()
@@ -113,8 +116,8 @@ def show_summary(
         console.print(f"mean FVU over {len(known)} transcoders: {sum(known) / len(known):.3f}")
     for line in cost_lines(last, len(rows)) if last else []:
         console.print(line, soft_wrap=True)
-    for path in paths:
-        console.print(f"  {path}", soft_wrap=True)
+    console.print(f"weights: {run.transcoders}/ID/final", soft_wrap=True)
+    console.print(f'in Python: mtc_core.load_suite("{run.path}")', soft_wrap=True)
 
 
 def cost_lines(last: CellStatus, n_transcoders: int) -> list[str]:

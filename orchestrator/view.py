@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -46,6 +47,10 @@ def headline(status: CellStatus, steps: int) -> str:
     return "  ".join(parts)
 
 
+def _reading(tokens: int, doing: str) -> str:
+    return f"{doing}: {tokens:,} tokens" if tokens else doing
+
+
 def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -61,7 +66,7 @@ class PlainView:
 
     def reading(self, tokens: int, doing: str) -> None:
         if self._due(doing):
-            self.note(f"{doing}: {tokens:,} tokens")
+            self.note(_reading(tokens, doing))
 
     def show(self, status: CellStatus) -> None:
         if not self._due(status.phase):
@@ -93,10 +98,11 @@ class LiveView:
         self._live.start()
 
     def reading(self, tokens: int, doing: str) -> None:
-        self._live.update(Text(f"{doing}: {tokens:,} tokens"))
+        self._live.update(Text(_reading(tokens, doing)))
 
     def show(self, status: CellStatus) -> None:
-        bar = ProgressBar(total=self.steps, completed=status.step, width=40)
+        # Padding, because a bar by itself does not end its line.
+        bar = Padding(ProgressBar(total=self.steps, completed=status.step, width=40), 0)
         self._live.update(Group(Text(headline(status, self.steps)), bar, _table(status)))
 
     def note(self, text: str) -> None:
