@@ -1,3 +1,5 @@
+"""Session-wide: a tiny model, and one uninterrupted run to compare with."""
+
 import pytest
 
 from tests.core.tiny_models import save_tiny_model
