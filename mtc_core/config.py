@@ -6,9 +6,10 @@ Loads without torch, so that manifests can be checked in a fraction of a second.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from mtc_core.errors import ConfigError
 from mtc_core.seeds import digest
@@ -102,8 +103,10 @@ class TranscoderSpec:
         )
 
 
-def spec_problems(spec: TranscoderSpec):
+def spec_problems(spec: TranscoderSpec) -> Iterator[str]:
     """Yield one sentence for everything in a spec that cannot be trained."""
+    if spec.selection not in get_args(Selection):
+        yield f"selection must be one of {_listed(Selection)}, found {spec.selection!r}"
     if not spec.group_sizes or any(n < 1 for n in spec.group_sizes):
         yield f"group_sizes must be positive sizes, found {list(spec.group_sizes)}"
         return
@@ -153,6 +156,11 @@ class TrainConfig:
     dead_after_tokens: int | None = None  # None: min(10M, tokens / 8)
     log_every_steps: int = 10
 
+    def __post_init__(self) -> None:
+        problems = list(train_problems(self))
+        if problems:
+            raise ConfigError("; ".join(problems))
+
     @property
     def steps(self) -> int:
         return self.tokens // self.batch_tokens
@@ -178,3 +186,19 @@ class TrainConfig:
         rise = (step + 1) / self.warmup if self.warmup else 1.0
         fall = (self.steps - step) / decay_steps
         return max(0.0, min(1.0, rise, fall))
+
+
+def train_problems(train: TrainConfig) -> Iterator[str]:
+    """Yield one sentence for every training setting that means nothing."""
+    for name in ("tokens", "batch_tokens", "block_batches", "log_every_steps"):
+        if getattr(train, name) < 1:
+            yield f"{name} must be at least 1, found {getattr(train, name)}"
+    for name, kind in (("extreme", Extreme), ("dtype", ComputeDtype)):
+        if getattr(train, name) not in get_args(kind):
+            yield f"{name} must be one of {_listed(kind)}, found {getattr(train, name)!r}"
+    if not 0 <= train.decay_fraction <= 1:
+        yield f"decay_fraction must be between 0 and 1, found {train.decay_fraction}"
+
+
+def _listed(kind: Any) -> str:
+    return ", ".join(get_args(kind))

@@ -33,15 +33,17 @@ def fit(
 
     The rows should come shuffled; the first `train.block_rows` of them give the statistics.
     `calibration` rows set the inference threshold so that mean L0 is k; without them it is the
-    moving average of the training batches' own thresholds. `on_step(step, report)` is called
-    after every step. Raises DataError if the rows end before `train.tokens`.
+    moving average of the training batches' own thresholds (TopK: that of the last batch).
+    `on_step(step, report)` is called after every step. Raises DataError if the rows end before
+    `train.tokens`.
     """
     if train.steps < 1:
         raise ConfigError(f"tokens = {train.tokens} is below batch_tokens = {train.batch_tokens}")
     batches = rebatch(rows, train.batch_tokens)
     first = _first_batches(batches, train)
-    x_NI, y_NO = (torch.cat(side).to(device) for side in zip(*first, strict=True))
-    trainer = TranscoderTrainer(spec, train, measure_pair(x_NI, y_NO), device=device)
+    trainer = _begin(first, spec, train, device)
+    if calibration is not None:
+        _check_widths(calibration, trainer)
     for step, (x_BI, y_BO) in zip(range(train.steps), _chain(first, batches), strict=False):
         report = trainer.step(x_BI.to(device), y_BO.to(device))
         if on_step is not None:
@@ -51,6 +53,8 @@ def fit(
             f"the rows ended after {trainer.step_index * train.batch_tokens:,} of "
             f"{train.tokens:,}; lower tokens, or let the iterator repeat"
         )
+    if calibration is None and spec.selection == "topk":
+        calibration = (x_BI, y_BO)  # TopK has no threshold of its own while training
     return _finished(trainer, calibration, device)
 
 
@@ -89,8 +93,25 @@ def _first_batches(
     return first
 
 
-def _chain(first: list[tuple[Tensor, Tensor]], rest: Iterator[tuple[Tensor, Tensor]]):
-    yield from first
+def _begin(
+    first: list[tuple[Tensor, Tensor]], spec: TranscoderSpec, train: TrainConfig, device: str
+) -> TranscoderTrainer:
+    x_NI, y_NO = (torch.cat(side).to(device) for side in zip(*first, strict=True))
+    return TranscoderTrainer(spec, train, measure_pair(x_NI, y_NO), device=device)
+
+
+def _check_widths(calibration: tuple[Tensor, Tensor], trainer: TranscoderTrainer) -> None:
+    wanted = (trainer.weights.W_enc.shape[1], trainer.weights.W_dec.shape[1])
+    found = (calibration[0].shape[-1], calibration[1].shape[-1])
+    if found != wanted:
+        raise DataError(f"calibration rows are {found} wide, and the training rows {wanted}")
+
+
+def _chain(
+    first: list[tuple[Tensor, Tensor]], rest: Iterator[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    while first:  # emptied, so that the block's memory is free for the rest of the run
+        yield first.pop(0)
     yield from rest
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mtc_core.calibration import ThresholdCalibration
+from mtc_core.errors import TrainingStopped
 from mtc_core.folding import fold
 from mtc_core.metrics import Population
 from mtc_core.ridge import PENALTIES, Ridge
@@ -31,9 +32,11 @@ class HeldOut:
         self.statistics = trainer.statistics
         self.dead_share = trainer.dead_share
         self.dead_after = trainer.train.dead_after
-        self.ema_threshold = float(trainer.threshold) / self.statistics.c
+        self.chunk_rows = trainer.train.batch_tokens  # no more memory than a training step
+        seen = float(trainer.threshold) >= 0
+        self.ema_threshold = float(trainer.threshold) / self.statistics.c if seen else None
         tensors = fold(trainer.weights, self.statistics)
-        tensors["threshold"] = torch.full((spec.d_sae,), self.ema_threshold, device=device)
+        tensors["threshold"] = torch.full((spec.d_sae,), self.ema_threshold or 0.0, device=device)
         self.transcoder = MatryoshkaTranscoder(spec, tensors)
         self._calibration = ThresholdCalibration(spec.k, calibration_rows, device)
         self._ridges = _candidates(trainer)
@@ -44,6 +47,12 @@ class HeldOut:
     @torch.no_grad()
     def calibrate(self, x_BI: Tensor, y_BO: Tensor) -> None:
         """Take raw rows of the calibration half."""
+        for x_part, y_part in zip(
+            x_BI.split(self.chunk_rows), y_BO.split(self.chunk_rows), strict=True
+        ):
+            self._calibrate(x_part, y_part)
+
+    def _calibrate(self, x_BI: Tensor, y_BO: Tensor) -> None:
         ordinary_B = ~self._extreme(x_BI, y_BO)
         x_BI, y_BO = x_BI[ordinary_B], y_BO[ordinary_B]
         self._calibration.add(self.transcoder.pre_activations(x_BI))
@@ -60,6 +69,12 @@ class HeldOut:
     @torch.no_grad()
     def test(self, x_BI: Tensor, y_BO: Tensor) -> None:
         """Take raw rows of the test half: every reported figure comes from these."""
+        for x_part, y_part in zip(
+            x_BI.split(self.chunk_rows), y_BO.split(self.chunk_rows), strict=True
+        ):
+            self._test(x_part, y_part)
+
+    def _test(self, x_BI: Tensor, y_BO: Tensor) -> None:
         ordinary_B = ~self._extreme(x_BI, y_BO)
         tc, ridge = self.transcoder, self._ridges[0]
         acts_BF, line_BO = tc.encode(x_BI), ridge(x_BI)
@@ -69,7 +84,13 @@ class HeldOut:
         )
 
     def summary(self) -> dict[str, Any]:
-        """All figures of the test half, JSON-able."""
+        """All figures of the test half, JSON-able.
+
+        Raises TrainingStopped where they mean nothing: no ordinary row, a constant target, or
+        activations that are not finite."""
+        for name, population in (("ordinary rows", self.ordinary), ("rows", self.all_rows)):
+            if problem := population.problem:
+                raise TrainingStopped(f"held-out test text, {name}: {problem}")
         extreme_rows = self.all_rows.rows - self.ordinary.rows
         of_variance = 1 - self.ordinary.target.variance / max(self.all_rows.target.variance, 1e-300)
         return {

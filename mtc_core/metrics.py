@@ -10,6 +10,7 @@ B rows · M groups · P = M + 1 prefixes, the bias alone first · F latents · O
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from typing import Any
 
@@ -107,13 +108,22 @@ class Population:
         return (self.sse_P[1:] / self.target.variance).tolist()
 
     @property
+    def problem(self) -> str | None:
+        """Why no ratio can be formed, if none can."""
+        if not self.rows:
+            return "there is none; raise data.holdout_tokens"
+        if not all(map(math.isfinite, (self.target.variance, *self.sse_P.tolist()))):
+            return "activations are not finite; set model.dtype: float32"
+        if self.target.variance <= 0:
+            return f"the target is constant over {self.rows}; raise data.holdout_tokens"
+        return None
+
+    @property
     def l0(self) -> float:
         return int(self.fired_F.sum()) / max(1, self.rows)
 
     def summary(self) -> dict[str, Any]:
-        """The ratios, JSON-able. Empty for no rows."""
-        if not self.rows:
-            return {}
+        """The ratios, JSON-able, unless there is a `problem`."""
         fvu = self.fvu_by_prefix
         density_F = self.fired_F.double() / self.rows
         shares = torch.zeros(len(self.ends), dtype=torch.float64, device=density_F.device)

@@ -22,6 +22,7 @@ from mtc_core.gguf_package import PREFIX, GgufPackage
 from mtc_core.model_shape import ModelShape
 
 DTYPES = ("float32", "bfloat16", "float16")
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, to tell models apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ def _local_folder(name: str) -> Path | None:
 
 
 def _hash_of_folder(folder: Path) -> str:
-    """Of config.json, and of names and sizes of the weights: reading them all takes too long."""
+    """Of config.json, and of the name, size and a sample of each file of weights: reading all of a
+    large model takes too long, and another training changes practically every weight."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(
@@ -149,7 +151,17 @@ def _hash_of_folder(folder: Path) -> str:
     total = hashlib.sha256((folder / "config.json").read_bytes())
     for file in weights:
         total.update(f"\n{file.name} {file.stat().st_size}".encode())
+        _sample(file, total)
     return f"sha256:{total.hexdigest()}"
+
+
+def _sample(file: Path, total: Any) -> None:
+    """Feed a hash with SAMPLES slices of a file, evenly spread, both ends among them."""
+    size = file.stat().st_size
+    with open(file, "rb") as content:
+        for i in range(SAMPLES):
+            content.seek(max(0, size - SAMPLE_BYTES) * i // (SAMPLES - 1))
+            total.update(content.read(SAMPLE_BYTES))
 
 
 def _read_json(file: Path) -> dict[str, Any]:

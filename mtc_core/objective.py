@@ -46,6 +46,7 @@ class Batch:
     x_BI: Tensor
     y_BO: Tensor
     weight_B: Tensor  # loss weight of each row; 0 leaves a row out
+    ordinary_B: Tensor  # 1 for rows that are not extreme, else 0
     count: Tensor  # rows with a weight: what means divide by, at least 1
 
 
@@ -62,14 +63,15 @@ class Objective:
 class Step:
     """Losses of one step and the gradients of their weighted sum."""
 
-    fvu_P: Tensor  # mean squared error over V of prefixes 1..m, float64
-    bias_fvu: Tensor  # the same for the bias alone
+    loss_P: Tensor  # weighted mean squared error over V of prefixes 1..m, float64
+    bias_loss: Tensor  # the same for the bias alone
+    fvu_P: Tensor  # unweighted, over ordinary rows only: what is reported
     residual_BO: Tensor  # y − ŷ_m
     gradients: Weights
 
     def loss(self, prefix_weights: tuple[float, ...]) -> Tensor:
-        weights = self.fvu_P.new_tensor(prefix_weights)
-        return weights[0] * self.bias_fvu + (weights[1:] * self.fvu_P).sum()
+        weights = self.loss_P.new_tensor(prefix_weights)
+        return weights[0] * self.bias_loss + (weights[1:] * self.loss_P).sum()
 
 
 def step_gradients(weights: Weights, batch: Batch, kept: Kept, objective: Objective) -> Step:
@@ -82,10 +84,12 @@ def step_gradients(weights: Weights, batch: Batch, kept: Kept, objective: Object
     errors_BMO = prefix_errors(bags.decode(weights.W_dec), weights.b_dec - batch.y_BO)
     scale = 1 / (batch.count * objective.variance)
     squares_BM = torch.linalg.vector_norm(errors_BMO, dim=2).double().square()
-    fvu_P = (squares_BM * batch.weight_B.double()[:, None]).sum(0) * scale.double()
+    loss_P = batch.weight_B.double() @ squares_BM * scale.double()
+    ordinary_B = batch.ordinary_B.double()
+    fvu_P = ordinary_B @ squares_BM / (ordinary_B.sum().clamp(min=1) * objective.variance)
     residual_BO = -errors_BMO[:, -1]  # a copy, taken before the errors become gradients
 
-    bias_fvu, bias_gradient_O = _bias_term(weights, batch, objective, scale)
+    bias_loss, bias_gradient_O = _bias_term(weights, batch, objective, scale)
     G_BMO = _group_gradients(errors_BMO, batch.weight_B * scale, objective.prefix_weights)
     d_act_n = bags.dot(G_BMO, weights.W_dec)
     gradients = Weights(
@@ -94,7 +98,7 @@ def step_gradients(weights: Weights, batch: Batch, kept: Kept, objective: Object
         W_dec=by_latent.gradient(kept.acts_n, bags.bags_n, G_BMO.flatten(0, 1)),
         b_dec=G_BMO[:, 0].sum(0) + bias_gradient_O,
     )
-    return Step(fvu_P, bias_fvu, residual_BO, gradients)
+    return Step(loss_P, bias_loss, fvu_P, residual_BO, gradients)
 
 
 def prefix_errors(groups_BMO: Tensor, start_BO: Tensor) -> Tensor:

@@ -44,10 +44,16 @@ class ActivationProducer:
         self.device = torch.device(device)
         self.forwards = 0
         self.tokens_forwarded = 0
-        self._buffers: Activations = {}
+        self.activations: Activations = {}
 
     def block(self, b: int) -> Activations:
         """Rows of block b in training order. The tensors are reused by the next call."""
+        for _ in self.forward_block(b):
+            pass
+        return self.activations
+
+    def forward_block(self, b: int) -> Iterator[None]:
+        """The same in steps of one forward pass each; afterwards the rows are in `activations`."""
         block = self.schedule.block(b)
         ids_CT, flat_R = torch.from_numpy(block.ids_CT), torch.from_numpy(block.flat_rows)
         place = torch.full((ids_CT.numel(),), -1, dtype=torch.int64)
@@ -63,7 +69,7 @@ class ActivationProducer:
                 rows_ND = acts_CTD.flatten(0, 1)
                 buffer_RD = self._buffer(name, flat_R.numel(), rows_ND)
                 buffer_RD.index_copy_(0, there_N, rows_ND.index_select(0, here_N))
-        return self._buffers
+            yield
 
     def rows(self, ids_CT: Tensor, rows_CT: Tensor) -> Iterator[Activations]:
         """Rows of given contexts in reading order, one dictionary per forward pass."""
@@ -85,6 +91,6 @@ class ActivationProducer:
             return self.capture(ids_CT.to(self.device, torch.int64))
 
     def _buffer(self, name: str, n_rows: int, like_ND: Tensor) -> Tensor:
-        if name not in self._buffers:
-            self._buffers[name] = like_ND.new_empty(n_rows, like_ND.shape[1])
-        return self._buffers[name]
+        if name not in self.activations:
+            self.activations[name] = like_ND.new_empty(n_rows, like_ND.shape[1])
+        return self.activations[name]

@@ -30,7 +30,8 @@ class Ridge:
 
 
 class RidgeTotals:
-    """Second moments of scaled rows, float64; part of a trainer's state."""
+    """Second moments of scaled rows; part of a trainer's state. Products of a batch in float32,
+    their sums in float64."""
 
     def __init__(self, d_in: int, d_out: int, device: torch.device) -> None:
         # A constant column carries the means and the intercept.

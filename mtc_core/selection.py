@@ -54,7 +54,9 @@ class BatchTopK:
     def __call__(self, pre_BF: Tensor, budget: int, rescore: Rescore | None = None) -> Kept:
         """Select from pre-activations. `rescore` supplies exact values where `pre_BF` is rounded
         (bf16 leaves thousands of ties at the cut); ranking then uses those."""
-        flat_n = self._candidates(pre_BF, budget)
+        # Rounding may have pushed some of the largest below the filter, so leave it room.
+        enough = budget if rescore is None else int(budget * self.FEWEST)
+        flat_n = self._candidates(pre_BF, budget, enough)
         values_n = pre_BF.reshape(-1)[flat_n] if rescore is None else rescore(flat_n)
         keep_n = largest(values_n, budget)
         flat_n, values_n = flat_n[keep_n], values_n[keep_n]
@@ -62,12 +64,12 @@ class BatchTopK:
             self.cut = float(values_n.min()) if budget else 0.0
         return Kept.from_flat(flat_n, values_n, pre_BF.shape[1])
 
-    def _candidates(self, pre_BF: Tensor, budget: int) -> Tensor:
+    def _candidates(self, pre_BF: Tensor, budget: int, enough: int) -> Tensor:
         flat_F = pre_BF.reshape(-1)
         if self.cut > 0:
             flat_n = (flat_F > self.margin * self.cut).nonzero().squeeze(1)
             self._adapt(flat_n.numel() / max(1, budget))
-            if flat_n.numel() >= budget:
+            if flat_n.numel() >= enough:
                 return flat_n
         return self._all_that_could_count(flat_F, budget)
 

@@ -69,13 +69,13 @@ def measure_pair(x_NI: Tensor, y_NO: Tensor) -> PairStatistics:
     """
     ordinary_N = torch.ones(x_NI.shape[0], dtype=torch.bool, device=x_NI.device)
     # The centre moves when extreme rows leave it, and with it who is extreme: a few rounds settle.
-    for _ in range(MAX_ROUNDS):
+    for rounds_left in range(MAX_ROUNDS, 0, -1):
         mu_I, nu_O = _mean(x_NI, ordinary_N), _mean(y_NO, ordinary_N)
         distance_x, distance_y = row_distance(x_NI, mu_I), row_distance(y_NO, nu_O)
         median_x, median_y = float(distance_x.median()), float(distance_y.median())
         extreme_N = _is_extreme(distance_x, distance_y, median_x, median_y)
-        if torch.equal(ordinary_N, ~extreme_N):
-            break
+        if rounds_left == 1 or torch.equal(ordinary_N, ~extreme_N):
+            break  # all figures below are of the centres just measured
         ordinary_N = ~extreme_N
     power_x = float(distance_x[ordinary_N].square().mean())
     variance = float(distance_y[ordinary_N].square().mean())
@@ -142,7 +142,8 @@ class Scaler:
         extreme_B = s.is_extreme(distance_x, distance_y)
         weight_B = self._weights(distance_y, extreme_B)
         count = (weight_B > 0).sum().clamp(min=1).to(weight_B.dtype)
-        return Batch(x_BI.mul_(s.a), y_BO.mul_(s.c), weight_B, count), extreme_B
+        ordinary_B = (~extreme_B).to(weight_B.dtype)
+        return Batch(x_BI.mul_(s.a), y_BO.mul_(s.c), weight_B, ordinary_B, count), extreme_B
 
     def _weights(self, distance_y: Tensor, extreme_B: Tensor) -> Tensor:
         match self.extreme:

@@ -23,7 +23,7 @@ from mtc_core.errors import CheckpointError, TrainingStopped
 from mtc_core.objective import Batch, Objective, Weights, step_gradients
 from mtc_core.ridge import RidgeTotals
 from mtc_core.seeds import seed_of
-from mtc_core.selection import BatchTopK, Kept, Rescore, topk_rows
+from mtc_core.selection import BatchTopK, Kept, Rescore, topk_lowest_index, topk_rows
 from mtc_core.sparse import row_dot
 from mtc_core.statistics import PairStatistics, Scaler
 
@@ -136,7 +136,7 @@ class TranscoderTrainer:
             pre_BF[rows_E] = 0
             return
         cap = min(BOUND_LATENTS * self.spec.k, self.spec.d_sae)
-        values, latents = pre_BF[rows_E].topk(cap, dim=1)
+        values, latents = topk_lowest_index(pre_BF[rows_E], cap)
         pre_BF[rows_E] = 0
         pre_BF[rows_E[:, None], latents] = values
 
@@ -193,6 +193,7 @@ class TranscoderTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * self.train.lr_factor(self.step_index)
         self.optimizer.step()
+        self.optimizer.zero_grad()  # drops the tensors: a gradient is as large as the weights
         W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True))
 
     def _count(self, kept: Kept, batch: Batch) -> None:

@@ -88,7 +88,7 @@ class MatryoshkaTranscoder(nn.Module):
             )
         pre = self.pre_activations(x)
         if self.spec.selection == "batchtopk":
-            return pre.relu_().mul_(pre > self.threshold)
+            return pre.relu() * (pre > self.threshold)  # not in place: attribution differentiates
         pre_BF = pre.reshape(-1, self.d_sae)
         values, latents = topk_lowest_index(pre_BF, self.spec.k)
         return torch.zeros_like(pre_BF).scatter_(1, latents, values.relu()).view_as(pre)
@@ -114,7 +114,7 @@ class MatryoshkaTranscoder(nn.Module):
                 f"x is {list(x.shape)} and y {list(y.shape)}; this transcoder predicts "
                 f"{self.spec.target}, which is {self.d_out} wide, one row for each row of x"
             )
-        x_BI, y_BO = x.flatten(0, -2), y.flatten(0, -2)
+        x_BI, y_BO = x.reshape(-1, self.d_in), y.reshape(-1, self.d_out)
         acts_BF = self.encode(x_BI)
         totals = Population(self.d_sae, self.spec.group_sizes, self.d_out, x.device)
         totals.add(y_BO, self.b_dec, self.W_dec, acts_BF)

@@ -31,6 +31,8 @@ from orchestrator.status import CellStatus, Phase
 from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.transcoder_run import TranscoderRun
 
+_END = object()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellJob:
@@ -131,8 +133,10 @@ class Cell:
         train = self.job.train
         self.step = min((run.step_index for run in self._live), default=train.steps)
         while self.step < train.steps and self._live:
-            with self._timed("forward"):
-                block = producer.block(self.step // train.block_batches)
+            # A block takes long: a status after each pass, so that signals need not wait for it.
+            for _ in self._each_timed("forward", producer.forward_block(self._block_index)):
+                yield self.status("training")
+            block = producer.activations
             if self.step == 0:
                 for run in self.runs:
                     run.begin(block)
@@ -175,6 +179,10 @@ class Cell:
                 run.save_final(self._provenance)
 
     @property
+    def _block_index(self) -> int:
+        return self.step // self.job.train.block_batches
+
+    @property
     def _live(self) -> list[TranscoderRun]:
         return [run for run in self.runs if run.live]
 
@@ -192,6 +200,15 @@ class Cell:
             "tokens": self._producer.tokens_forwarded,
             **asdict(self._producer.capture.counts),
         }
+
+    def _each_timed(self, stage: str, parts: Iterator[None]) -> Iterator[None]:
+        """The same parts, with the time spent in them (and not between them) counted."""
+        while True:
+            with self._timed(stage):
+                part = next(parts, _END)
+            if part is _END:
+                return
+            yield
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

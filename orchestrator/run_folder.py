@@ -6,23 +6,26 @@
       plan.json  log.txt  tokens/
       transcoders/<id>/    transcoder_folder.py
 
-`resolved.json` is written once, last. A later invocation whose identity differs is refused: the
-same name would otherwise mean two different results.
+`resolved.json` is written last. Once something was trained under it, it stays, and an invocation
+whose identity differs is refused: the same name would otherwise mean two different results. Until
+then the manifest may be corrected, and what it led to is thrown away.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from mtc_core.atomic import write_bytes_atomic, write_json_atomic
+from mtc_core.atomic import sync, write_bytes_atomic, write_json_atomic
 from mtc_core.errors import ConfigError
+from orchestrator.disk_errors import disk_errors
 from orchestrator.manifest import Manifest, expand
 from orchestrator.transcoder_folder import TranscoderFolder
 
@@ -32,9 +35,10 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """What an invocation works with. `resolved` has the recorded threads and pins; `changes` are
-    the allowed differences from the first invocation, for the log."""
+class Found:
+    """What an invocation finds. resumed: it continues the run here; `resolved` then has the
+    recorded threads and pins, and `changes` are the allowed differences from its beginning.
+    Otherwise it begins; `changes` are the differences from a manifest that it replaces."""
 
     resolved: dict[str, Any]
     changes: tuple[str, ...]
@@ -80,44 +84,76 @@ class RunFolder:
     def transcoder(self, id: str) -> TranscoderFolder:
         return TranscoderFolder(self.transcoders / id)
 
+    def unfinished(self, ids: Iterable[str]) -> list[str]:
+        """Transcoders that are neither done nor stopped for good."""
+        with disk_errors(self.path, "read"):
+            folders = {id: self.transcoder(id) for id in ids}
+            return [
+                id
+                for id, folder in folders.items()
+                if not (folder.final.exists() or folder.failed.exists())
+            ]
+
+    def trained(self) -> bool:
+        """Whether any transcoder has come to a checkpoint, an end, or a failure."""
+        made = ("checkpoints/step-*", "final", "failed.json")
+        with disk_errors(self.path, "read"):
+            return any(next(self.transcoders.glob(f"*/{what}"), None) for what in made)
+
     def recorded(self) -> dict[str, Any] | None:
         """`resolved.json`, or None before the first invocation. Raises ConfigError if damaged."""
         try:
-            return json.loads(self.resolved.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            with disk_errors(self.path, "read"):
+                return json.loads(self.resolved.read_bytes()) if self.resolved.exists() else None
         except ValueError as error:
             raise ConfigError(f"{self.resolved} is damaged: {error}") from None
 
-    def open_or_create(
-        self, manifest: Manifest, resolved: Mapping[str, Any], manifest_text: str
-    ) -> Opened:
-        """Begin the run, or continue it. `resolved` is that of `resolve` for this invocation.
+    def examine(self, manifest: Manifest, resolved: Mapping[str, Any]) -> Found:
+        """Whether this invocation continues the run here. `resolved` is that of `resolve`; nothing
+        is written.
 
-        Raises ConfigError with every difference if the run here is of another identity."""
+        Raises ConfigError with every difference if a run of another identity was trained here."""
         recorded = self.recorded()
         if recorded is None:
-            self._create(resolved, manifest_text)
-            return Opened(dict(resolved), (), resumed=False)
+            if self.trained():
+                raise ConfigError(
+                    f"{self.path} holds trained transcoders, and no {self.resolved.name} that says "
+                    "of what; restore it, or give this run another name"
+                )
+            return Found(dict(resolved), (), resumed=False)
         now = {**resolved, "pins": recorded["pins"]}
         if manifest.resources.threads == "auto":
             threads = recorded["resources"]["threads"]
             now["resources"] = {**resolved["resources"], "threads": threads}
         before = {**recorded, **self._with_new_defaults(recorded)}
         if differing := list(_identity_differences(before, now)):
-            raise ConfigError(self._refusal(differing))
+            if self.trained():
+                raise ConfigError(self._refusal(differing))
+            return Found(dict(resolved), tuple(differing), resumed=False)
         changes = [c for key in ("resources", "tracking") for c in differences(before, now, key)]
-        return Opened(now, tuple(changes), resumed=True)
+        return Found(now, tuple(changes), resumed=True)
 
-    def _create(self, resolved: Mapping[str, Any], manifest_text: str) -> None:
-        try:
+    def begin(self, resolved: Mapping[str, Any], manifest_text: str) -> None:
+        """Record a run that begins, in place of whatever an untrained one left here.
+
+        Killed in between, the folder has no `resolved.json`, and the next one begins as well."""
+        assert not self.trained(), "examine() comes first"
+        with disk_errors(self.path, "written"):
             self.path.mkdir(parents=True, exist_ok=True)
+            self.resolved.unlink(missing_ok=True)
+            sync(self.path)
+            self.plan.unlink(missing_ok=True)
+            self.forget_tokens()
+            if self.transcoders.exists():
+                shutil.rmtree(self.transcoders)
             write_bytes_atomic(self.manifest, manifest_text.encode())
             write_json_atomic(self.resolved, dict(resolved))
-        except OSError as error:
-            raise ConfigError(
-                f"{self.path}: cannot be written ({error.strerror}); choose another --root"
-            ) from None
+
+    def forget_tokens(self) -> None:
+        """Delete the tokens, which are then written anew."""
+        with disk_errors(self.tokens, "written"):
+            if self.tokens.exists():
+                shutil.rmtree(self.tokens)
 
     def _with_new_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """The recorded manifest, completed by keys that have come to exist since."""
@@ -140,16 +176,14 @@ class RunFolder:
         )
 
 
-def resolve(
-    manifest: Manifest, n_layers: int, cores: int, pins: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The content of `resolved.json`: the manifest after defaults, with threads as a number; the
-    specs by id; and `pins`, what a name stood for when the run began (commits, the provider)."""
+def resolve(manifest: Manifest, n_layers: int, cores: int) -> dict[str, Any]:
+    """The content of `resolved.json` but for `pins` (what a name stood for when the run began:
+    commits, the provider): the manifest after defaults, threads as a number; the specs by id."""
     plain = manifest.model_dump(mode="json")
     if manifest.resources.threads == "auto":
         plain["resources"]["threads"] = cores
     specs = {spec.id: spec.to_dict() for spec in expand(manifest, n_layers)}
-    return {**plain, "specs": specs, "pins": dict(pins)}
+    return {**plain, "specs": specs}
 
 
 def _identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -64,8 +64,8 @@ class TranscoderRun:
         if self.folder.failed.exists():
             self.reason = json.loads(self.folder.failed.read_text())["reason"]
             self.messages.append(
-                f"{self.spec.id} stays stopped: {self.reason} (delete {self.folder.failed} to "
-                "try it again)"
+                f"{self.spec.id} stays stopped: {self.reason} (in a run of another name, for the "
+                "same manifest would stop again)"
             )
             return
         checkpoint, complaints = read_latest(self.folder.checkpoints)
@@ -79,7 +79,7 @@ class TranscoderRun:
             self._last = checkpoint.facts["last"]
             self._saved_step = self.step_index
         with open(self.folder.metrics, "ab") as file:  # lines of steps that will be run again
-            file.truncate(metrics_bytes)
+            file.truncate(min(metrics_bytes, file.tell()))
 
     def begin(self, block: Activations) -> None:
         """Measure block 0 and start from initial weights, unless resumed."""
@@ -141,7 +141,11 @@ class TranscoderRun:
     def save_final(self, provenance: dict[str, Any]) -> None:
         """Write evaluation.json, then final/: its presence says that this transcoder is done."""
         assert self.held_out is not None
-        summary = self.held_out.summary()
+        try:
+            summary = self.held_out.summary()
+        except TrainingStopped as error:
+            self.fail(str(error))
+            return
         write_json_atomic(self.folder.evaluation, {"id": self.spec.id, **summary})
         transcoder = self.held_out.transcoder
         measured = {"l0_test": summary["ordinary"]["l0"], "fvu_test": summary["ordinary"]["fvu"]}
@@ -176,7 +180,7 @@ class TranscoderRun:
             "dead_share": self.trainer.dead_share,
             "aux": float(report.aux),
             "extreme_row_share": float(report.extreme),
-            "threshold": float(self.trainer.threshold),
+            "threshold": max(0.0, float(self.trainer.threshold)),  # of scaled units; 0: none yet
             "lr": self.spec.learning_rate * self.train.lr_factor(step),
         }
         with open(self.folder.metrics, "a") as file:

@@ -109,11 +109,20 @@ def assert_close(a, b):
         assert a[key] == pytest.approx(b[key], rel=1e-11), key
 
 
-def test_no_rows_give_no_figures():
-    W_dec, b_dec = weights()
+def test_no_rows_a_constant_target_or_infinities_are_named_as_problems():
+    W_dec, b_dec = (tensor.double() for tensor in weights())
     empty = population()
-    empty.add(torch.zeros(0, O), b_dec, W_dec, torch.zeros(0, F))
-    assert empty.rows == 0 and empty.summary() == {}
+    empty.add(torch.zeros(0, O), b_dec, W_dec, torch.zeros(0, F).double())
+    assert empty.rows == 0 and "there is none" in empty.problem
+    constant = population()
+    constant.add(torch.ones(5, O), b_dec, W_dec, torch.zeros(5, F).double())
+    assert "constant over 5" in constant.problem
+    infinite = population()
+    infinite.add(torch.full((5, O), torch.inf), b_dec, W_dec, torch.zeros(5, F).double())
+    assert "not finite" in infinite.problem
+    good = population()
+    good.add(torch.randn(5, O), b_dec, W_dec, torch.zeros(5, F).double())
+    assert good.problem is None
 
 
 def held_out_run(trainer, extreme=0):

@@ -173,3 +173,12 @@ def hub_messages(names, port, cache):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return json.loads(done.stdout)
+
+
+def test_the_commit_of_a_folder_changes_with_its_weights_at_equal_size(tmp_path):
+    first = save_tiny_model(tmp_path / "a", n_layers=1, seed=0)
+    second = save_tiny_model(tmp_path / "b", n_layers=1, seed=1)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (first, second)]
+    assert sizes[0] == sizes[1]
+    assert model_commit(str(first)) != model_commit(str(second))
+    assert model_commit(str(first)) == model_commit(str(first))

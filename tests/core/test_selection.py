@@ -94,9 +94,9 @@ class Counted(BatchTopK):
         self.slow += 1
         return super()._all_that_could_count(flat_F, budget)
 
-    def _candidates(self, pre_BF, budget):
+    def _candidates(self, pre_BF, budget, enough):
         slow_before = self.slow
-        found = super()._candidates(pre_BF, budget)
+        found = super()._candidates(pre_BF, budget, enough)
         if self.slow == slow_before:
             self.ratios.append(found.numel() / budget)
         return found
@@ -186,3 +186,19 @@ def test_equals_at_the_cut_go_to_the_lowest_index():
     assert largest(torch.tensor([1.0, 2, 1, 1, 3]), 3).tolist() == [True, True, False, False, True]
     values, latents = topk_lowest_index(torch.tensor([[1.0, 2, 1, 1, 3]]), 3)
     assert latents.tolist() == [[0, 1, 4]] and values.tolist() == [[1, 2, 3]]
+
+
+def test_rounded_values_near_the_filter_do_not_change_the_result():
+    """Just enough candidates pass the filter by their rounded values: it must not be trusted."""
+    generator = torch.Generator().manual_seed(0)
+    x, W = torch.randn(512, 64, generator=generator), torch.randn(2048, 64, generator=generator)
+    exact_BF, rounded_BF = x @ W.T, (x.bfloat16() @ W.bfloat16().T)
+    budget = 16 * 512
+    wanted = BatchTopK()(exact_BF, budget)
+    ordered = rounded_BF.float().flatten().sort(descending=True).values
+    for share in (1.0, 1.0011, 1.01, 1.1):
+        filter_at = float(ordered[int(share * budget)])
+        select = BatchTopK(cut=filter_at / 0.95, margin=0.95)
+        found = select(rounded_BF, budget, lambda flat_n: exact_BF.flatten()[flat_n])
+        assert torch.equal(found.rows_n, wanted.rows_n)
+        assert torch.equal(found.latents_n, wanted.latents_n)

@@ -197,3 +197,13 @@ def test_a_suite_is_every_finished_transcoder_by_id(tmp_path):
     suite = load_suite(tmp_path)
     assert suite.keys() == {first.spec.id, second.spec.id}
     small.same_bits(suite[second.spec.id].state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize("selection", ["batchtopk", "topk"])
+def test_a_transcoder_can_be_differentiated_through(selection):
+    tc = trained(selection)
+    x = torch.randn(6, tc.d_in, requires_grad=True)
+    acts = tc.encode(x)
+    tc.decode(acts).sum().backward()
+    by_hand = ((acts > 0).float() * tc.W_dec.sum(1)) @ tc.W_enc
+    assert torch.allclose(x.grad, by_hand, atol=1e-5)

@@ -109,6 +109,23 @@ def test_a_transcoder_that_diverges_is_stopped_and_the_rest_goes_on(model, tmp_p
     assert run_here(manifest, tmp_path)[0] == 1
 
 
+def test_a_transcoder_without_finite_figures_is_stopped_and_the_rest_is_saved(
+    model, tmp_path, monkeypatch
+):
+    """An overflow that shows only on held-out text."""
+    rows_of = cell._holdout_rows
+
+    def spoilt(producer, contexts):
+        for rows in rows_of(producer, contexts):
+            rows["blocks.1.hook_mlp_out"][0, 0] = float("inf")
+            yield rows
+
+    monkeypatch.setattr(cell, "_holdout_rows", spoilt)
+    code, printed = run_here(write_manifest(tmp_path, model), tmp_path)
+    assert code == 1 and "activations are not finite" in printed
+    assert sorted(id[:3] for id in load_suite(tmp_path / "small")) == ["L00", "L00", "L00"]
+
+
 def test_status_list_and_metrics_tell_the_run(reference):
     _, run, _ = reference
     root = run.parent

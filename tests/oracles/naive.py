@@ -25,11 +25,19 @@ def select(pre_BF, *, selection, k, count):
     return mask * (acts > 0)
 
 
-def losses(p, x, y, weight_B, count, *, group_sizes, k, selection, variance):
+def capped(pre_BF, capped_B, cap):
+    """Pre-activations with all but the `cap` largest of each capped row set to 0."""
+    out = pre_BF.clone()
+    for row in capped_B.nonzero().flatten().tolist():
+        order = pre_BF[row].sort(descending=True, stable=True).indices
+        out[row, order[cap:]] = 0
+    return out
+
+
+def losses(p, x, y, weight_B, count, *, group_sizes, k, selection, variance, capped_B, cap):
     """Mean squared error over V of prefixes 0..m, and the dense activations kept."""
     pre = x @ p["W_enc"].T + p["b_enc"]
-    ordinary = (weight_B > 0)[:, None]
-    mask = select((pre * ordinary).detach(), selection=selection, k=k, count=count)
+    mask = select(capped(pre.detach(), capped_B, cap), selection=selection, k=k, count=count)
     acts = pre.relu() * mask
     outputs = reconstructions(acts, p["W_dec"], p["b_dec"], group_sizes)
     terms = [(weight_B * (y - out).square().sum(1)).sum() / (count * variance) for out in outputs]

@@ -1,0 +1,21 @@
+"""What the file system refuses in a run folder, as the one message that a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from mtc_core.errors import ConfigError
+
+
+@contextmanager
+def disk_errors(path: Path, verb: Literal["read", "written"]) -> Iterator[None]:
+    """Turn an OSError inside into a ConfigError that names the path and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be {verb} ({error.strerror or error}); choose another --root"
+        ) from None
