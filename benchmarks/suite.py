@@ -34,6 +34,7 @@ from mtc_core.statistics import measure_pair
 from mtc_core.token_writer import TokenWriter
 from mtc_core.tokenizer import TokenizerFacts
 from mtc_core.trainer import TranscoderTrainer
+from mtc_core.workspace import Workspace
 
 STAGES = ("forward", "scale", "encode", "select", "gradients", "aux", "optimizer", "counters")
 
@@ -79,15 +80,19 @@ class Suite:
             capture, schedule, forward_contexts=16, device=args.device
         )
         block = self.producer.block(0)
+        workspace = Workspace()
         self.trainers = [
             TranscoderTrainer(
                 spec,
                 self.train,
                 measure_pair(block[spec.source.tensor], block[spec.target.tensor]),
                 device=args.device,
+                workspace=workspace,
             )
             for spec in self.specs
         ]
+        for trainer in self.trainers:
+            trainer.ridge.wanted = 0  # the steady state: totals are complete after 128 d_in rows
 
     def run_block(self, b: int) -> None:
         block = self.producer.block(b)

@@ -26,6 +26,7 @@ from mtc_core.seeds import seed_of
 from mtc_core.selection import BatchTopK, Kept, Rescore, topk_lowest_index, topk_rows
 from mtc_core.sparse import row_dot
 from mtc_core.statistics import PairStatistics, Scaler
+from mtc_core.workspace import Workspace
 
 REFRESH_DEAD_STEPS = 100
 THRESHOLD_DECAY = 0.99
@@ -57,8 +58,11 @@ class TranscoderTrainer:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        workspace: Workspace | None = None,
     ) -> None:
+        """`workspace` may be shared by trainers that step in turn."""
         self.spec, self.train = spec, train
+        self.workspace = workspace or Workspace()
         self.device = torch.device(device)
         self.statistics = statistics.to(self.device)
         d_in, d_out = statistics.mu_I.numel(), statistics.nu_O.numel()
@@ -143,10 +147,12 @@ class TranscoderTrainer:
     def _pre_activations(self, x_BI: Tensor) -> tuple[Tensor, Rescore | None]:
         """Pre-activations, and how to make rounded ones exact."""
         w = self.weights
-        if self.train.dtype == "float32":
-            return torch.addmm(w.b_enc, x_BI, w.W_enc.T), None
-        low = torch.bfloat16
-        pre_BF = torch.addmm(w.b_enc.to(low), x_BI.to(low), w.W_enc.to(low).T)
+        exact = self.train.dtype == "float32"
+        dtype = w.W_enc.dtype if exact else torch.bfloat16
+        pre_BF = self.workspace.matrix(len(x_BI), self.spec.d_sae, self.device, dtype)
+        torch.addmm(w.b_enc.to(dtype), x_BI.to(dtype), w.W_enc.to(dtype).T, out=pre_BF)
+        if exact:
+            return pre_BF, None
 
         def rescore(flat_n: Tensor) -> Tensor:
             found = Kept.from_flat(flat_n, flat_n, self.spec.d_sae)
@@ -232,13 +238,14 @@ class TranscoderTrainer:
         state: Mapping[str, Tensor],
         *,
         device: str | torch.device = "cpu",
+        workspace: Workspace | None = None,
     ) -> TranscoderTrainer:
         """A trainer that goes on where `state` was taken. Raises CheckpointError."""
         prefix = "statistics."
         statistics = PairStatistics.from_tensors(
             {k.removeprefix(prefix): v.to(device) for k, v in state.items() if k.startswith(prefix)}
         )
-        trainer = cls(spec, train, statistics, device=device)
+        trainer = cls(spec, train, statistics, device=device, workspace=workspace)
         trainer._load(state)
         return trainer
 

@@ -27,6 +27,7 @@ from mtc_core.packing import Contexts
 from mtc_core.producer import ActivationProducer, Activations
 from mtc_core.schedule import Schedule
 from mtc_core.token_store import TokenStore
+from mtc_core.workspace import Workspace
 from orchestrator.status import CellStatus, Phase
 from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.transcoder_run import TranscoderRun
@@ -63,6 +64,7 @@ class Cell:
         self.step = 0
         self.rows_trained = 0
         self.seconds: dict[str, float] = {}
+        workspace = Workspace()
         self.runs = [
             TranscoderRun(
                 spec,
@@ -70,6 +72,7 @@ class Cell:
                 TranscoderFolder(job.transcoders / spec.id),
                 job.device,
                 job.checkpoint_keep,
+                workspace,
             )
             for spec in job.specs
         ]

@@ -16,6 +16,7 @@ from mtc_core.held_out import HeldOut
 from mtc_core.producer import Activations
 from mtc_core.statistics import measure_pair
 from mtc_core.trainer import StepReport, TranscoderTrainer
+from mtc_core.workspace import Workspace
 from orchestrator.status import TranscoderStatus
 from orchestrator.transcoder_folder import TranscoderFolder
 
@@ -30,9 +31,10 @@ class TranscoderRun:
         folder: TranscoderFolder,
         device: str,
         keep: int,
+        workspace: Workspace,
     ) -> None:
         self.spec, self.train, self.folder, self.device = spec, train, folder, device
-        self.keep = keep
+        self.keep, self.workspace = keep, workspace
         self.trainer: TranscoderTrainer | None = None
         self.held_out: HeldOut | None = None
         self.reason = ""
@@ -73,7 +75,11 @@ class TranscoderRun:
         metrics_bytes = 0
         if checkpoint:
             self.trainer = TranscoderTrainer.from_state(
-                self.spec, self.train, checkpoint.state, device=self.device
+                self.spec,
+                self.train,
+                checkpoint.state,
+                device=self.device,
+                workspace=self.workspace,
             )
             metrics_bytes = checkpoint.facts["metrics_bytes"]
             self._last = checkpoint.facts["last"]
@@ -89,7 +95,9 @@ class TranscoderRun:
             except TrainingStopped as error:
                 self.fail(str(error))
                 return
-            self.trainer = TranscoderTrainer(self.spec, self.train, statistics, device=self.device)
+            self.trainer = TranscoderTrainer(
+                self.spec, self.train, statistics, device=self.device, workspace=self.workspace
+            )
 
     def step(self, step: int, block: Activations, rows: slice) -> None:
         """Train on one step's rows, unless stopped or already past this step."""
