@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mtc_core.capture.provider import Handle, Keep, Tap, Tapped
+from mtc_core.capture.forward import Handle, Keep, Tap, Tapped
 from mtc_core.errors import ModelError, SiteError
 from mtc_core.model_source import LoadedModel
 from mtc_core.quiet import quiet_transformers

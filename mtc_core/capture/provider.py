@@ -1,160 +1,21 @@
-"""One forward pass that keeps the tensors of some sites and stops at the last of them.
-
-C contexts · T positions of a context · D width of a site
-
-Two providers know where a model's tensors are: `hf` hooks the modules of known families, and
-`bridge` any TransformerLens hook name. Both hand their hooks to the same `Capture`.
+"""Which provider serves which sites: `hf` hooks the modules of known families, `bridge` any
+TransformerLens hook name. Both hand a prepared model to the same `Capture`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
+from mtc_core.capture.bridge import tap_hook_points
+from mtc_core.capture.forward import Capture
+from mtc_core.capture.hf import tap_modules
 from mtc_core.errors import ModelError, SiteError
 from mtc_core.model_shape import KNOWN_FAMILIES, ModelShape
 from mtc_core.model_source import LoadedModel
 from mtc_core.sites import Site
 
 Provider = Literal["hf", "bridge"]
-Keep = Callable[[Tensor], None]
-
-
-class Handle(Protocol):
-    """A hook in place, as torch returns it."""
-
-    def remove(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tap:
-    """A tensor by its `Site.tensor` name, and how to hook it: `attach` calls `keep` with the
-    tensor whenever the model computes it."""
-
-    tensor: str
-    attach: Callable[[Keep], Handle]
-
-
-@dataclass(frozen=True, slots=True)
-class Tapped:
-    """A model prepared by a provider. `run` makes a full forward of ids [C, T]."""
-
-    run: Callable[[Tensor], Any]
-    taps: Sequence[Tap]
-    blocks: Sequence[nn.Module]
-    unembedding: nn.Module | None
-    device: torch.device
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardCounts:
-    """How often modules were entered: the first block, the deepest one needed, the unembedding."""
-
-    first_block: int = 0
-    last_block: int = 0
-    unembedding: int = 0
-
-
-class _Complete(BaseException):
-    """Everything wanted is here: leave the forward.
-
-    Not an Exception, so that no handler for errors in a model's code mistakes it for one."""
-
-
-class Capture:
-    """Callable on token ids. Its hooks do nothing except during its own calls, so several may
-    share a model, and the model stays usable for everything else."""
-
-    def __init__(self, model: Tapped, sites: Sequence[Site], shape: ModelShape) -> None:
-        self.tensors: tuple[str, ...] = tuple(tap.tensor for tap in model.taps)
-        self._run, self._device = model.run, model.device
-        self._widths = {site.tensor: shape.width(site) for site in sites}
-        self._kept: dict[str, Tensor] | None = None
-        self._counts = {"first_block": 0, "last_block": 0, "unembedding": 0}
-        self._handles: list[Handle] = []
-        counted = {"unembedding": model.unembedding}
-        if model.blocks:
-            deepest = _deepest_block(self.tensors, len(model.blocks))
-            counted |= {"first_block": model.blocks[0], "last_block": model.blocks[deepest]}
-        for name, module in counted.items():
-            if module is not None:
-                self._handles.append(module.register_forward_pre_hook(self._count_into(name)))
-        self._handles += [tap.attach(self._keep_as(tap.tensor)) for tap in model.taps]
-
-    def __call__(self, ids_CT: Tensor) -> dict[str, Tensor]:
-        """Tensors [C, T, D] by `Site.tensor`, for int64 ids without padding.
-
-        They carry no gradient and nothing writes to them afterwards. Raises SiteError for a hook
-        that stays silent or whose tensor is not [batch, position, width].
-        """
-        assert ids_CT.ndim == 2 and ids_CT.dtype == torch.int64, (ids_CT.shape, ids_CT.dtype)
-        assert self._handles, "this capture is closed"
-        kept: dict[str, Tensor] = {}
-        self._kept = kept
-        try:
-            with torch.no_grad():
-                self._run(ids_CT.to(self._device))
-        except _Complete:
-            pass
-        finally:
-            self._kept = None
-        return {name: self._checked(name, kept.get(name), ids_CT) for name in self.tensors}
-
-    @property
-    def widths(self) -> dict[str, int | None]:
-        """D of each tensor; None for hooks that we do not name ourselves, until the first call."""
-        return dict(self._widths)
-
-    @property
-    def counts(self) -> ForwardCounts:
-        """What this capture's calls have run so far."""
-        return ForwardCounts(**self._counts)
-
-    def close(self) -> None:
-        """Take the hooks out of the model. The capture cannot be called again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _keep_as(self, name: str) -> Keep:
-        def keep(tensor: Tensor) -> None:
-            # No clone: the blocks of every family we know add to the residual stream out of
-            # place, so nothing overwrites the tensor (a test watches its version counter).
-            if self._kept is None:
-                return
-            self._kept[name] = tensor
-            if len(self._kept) == len(self.tensors):
-                raise _Complete  # a new one each time: its traceback holds the whole forward
-
-        return keep
-
-    def _count_into(self, name: str) -> Callable[..., None]:
-        def count(module: nn.Module, args: Any) -> None:
-            if self._kept is not None:
-                self._counts[name] += 1
-
-        return count
-
-    def _checked(self, name: str, tensor: Tensor | None, ids_CT: Tensor) -> Tensor:
-        if tensor is None:
-            raise SiteError(f"{name} exists in this model but stayed silent in a forward pass")
-        width = self._widths[name]
-        if (
-            tensor.ndim != 3
-            or tensor.shape[:2] != ids_CT.shape
-            or tensor.shape[2] != (width or tensor.shape[2])
-        ):
-            wanted = (*ids_CT.shape, width or "width")
-            raise SiteError(
-                f"{name} has shape {_show(tensor.shape)}; a site needs [batch, position, width], "
-                f"here {_show(wanted)}"
-            )
-        self._widths[name] = tensor.shape[2]
-        return tensor
 
 
 def make_capture(
@@ -172,11 +33,7 @@ def make_capture(
     ordered = sorted(distinct.values(), key=lambda site: (site.depth, site.hook))
     resolved = resolve_provider(loaded.shape, ordered, provider)
     if resolved == "hf":
-        from mtc_core.capture.hf import tap_modules
-
         return Capture(tap_modules(loaded, ordered), ordered, loaded.shape)
-    from mtc_core.capture.bridge import tap_hook_points
-
     return Capture(tap_hook_points(loaded, ordered), ordered, loaded.shape)
 
 
@@ -202,16 +59,3 @@ def resolve_provider(
     if provider == "auto":
         return "hf" if known and not raw else "bridge"
     return provider
-
-
-def _deepest_block(tensors: Iterable[str], n_blocks: int) -> int:
-    """Index of the last block that must be entered to compute the tensors."""
-    sites = [Site.parse(name) for name in tensors]
-    return max(
-        site.layer if site.layer is not None else (0 if site.depth < (0, 0) else n_blocks - 1)
-        for site in sites
-    )
-
-
-def _show(shape: Iterable[Any]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
