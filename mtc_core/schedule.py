@@ -83,17 +83,6 @@ class Schedule:
         self._find(None)
         return len(self._starts) - 1
 
-    def passes(self, rows: int) -> float | None:
-        """Readings of the whole corpus that training on `rows` rows takes; None while unknown."""
-        if not self.store.finished:
-            return None
-        n_blocks = math.ceil(rows / self.block_rows)
-        self._find(n_blocks)
-        stretch, context = self._starts[n_blocks]
-        sizes = [window.n_contexts for window in self.store.windows]
-        e, w = self._place(stretch)
-        return e + (sum(sizes[:w]) + context) / sum(sizes)
-
     def block(self, b: int) -> Block:
         """Block b, which must be available."""
         if b + 1 >= len(self._starts):

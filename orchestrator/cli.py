@@ -40,7 +40,7 @@ def validate(manifest: str, overrides: tuple[str, ...]) -> None:
 @json_option
 def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what MANIFEST comes to: transcoders, FLOPs, memory, disk. Loads no weights."""
-    from orchestrator.inventory import take_inventory
+    from orchestrator.inventory import take_inventory, text_bytes_here
     from orchestrator.manifest import load_manifest
     from orchestrator.model_shapes import find_shape
     from orchestrator.plan import make_plan
@@ -50,7 +50,8 @@ def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) ->
     shape = find_shape(loaded.model.name, loaded.model.revision, online=True)
     assert shape is not None
     inventory = take_inventory(Path(root))
-    planned = make_plan(loaded, shape, inventory)
+    text_bytes = text_bytes_here(loaded.data.config())
+    planned = make_plan(loaded, shape, inventory, text_bytes=text_bytes)
     lacking = shortages(planned, inventory, Path(root))
     if as_json:
         import json

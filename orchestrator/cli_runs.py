@@ -9,13 +9,15 @@ import click
 
 from mtc_core.errors import ConfigError
 from orchestrator.cli_options import json_option, root_option
+from orchestrator.disk_errors import disk_errors
 
 
 def find_run(run: str, root: str) -> Path:
     """A run folder by its path, or by its name under the root. Raises ConfigError."""
     for folder in (Path(run), Path(root) / run):
-        if (folder / "resolved.json").is_file():
-            return folder
+        with disk_errors(folder, "read"):
+            if (folder / "resolved.json").is_file():
+                return folder
     raise ConfigError(
         f"{run}: no run folder here and no run of that name under {root}; "
         f"`mtc-orchestrate list --root {root}` shows what is there"
@@ -46,7 +48,8 @@ def list_runs(root: str, as_json: bool) -> None:
     from orchestrator.run_view import run_state, show_list
     from orchestrator.terminal import make_console
 
-    folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
+    with disk_errors(Path(root), "read"):
+        folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
     states = [run_state(folder) for folder in folders]
     if as_json:
         click.echo(json.dumps(states, indent=2))
@@ -72,7 +75,7 @@ def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
     if transcoder is None:
         rows = figures(folder)
         if as_json:
-            click.echo(json.dumps([row.evaluation for row in rows], indent=2))
+            click.echo(json.dumps([row.to_dict() for row in rows], indent=2))
         else:
             show_quality(make_console(), rows)
         return

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+SAVING = b"saving; press Ctrl-C again to end at once\n"
 
 
 class Interrupted(Exception):
@@ -40,6 +42,8 @@ def interrupts() -> Iterator[Interrupt]:
         if interrupt:
             os._exit(interrupt.exit_code)
         interrupt.signal_number = number
+        with suppress(OSError):  # nobody may be there to read it
+            os.write(2, SAVING)  # not print: a signal may come in the middle of another print
 
     earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
+from typing import Any
+
+from mtc_core.data_config import DataConfig
+from mtc_core.errors import DataError
+from mtc_core.text import source_listing
+from orchestrator.disk_errors import disk_errors
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One CUDA device."""
+    """One CUDA device. free_bytes is None where nobody has looked, which takes memory there."""
 
     name: str
     memory_bytes: int
-    free_bytes: int
+    free_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +41,31 @@ class Inventory:
     gpus: tuple[Gpu, ...] | None = None
 
 
-def take_inventory(root: Path, with_gpus: bool = False) -> Inventory:
-    """Look at this machine; `root` says which disk. Looking for GPUs loads torch."""
+def take_inventory(root: Path, device: str = "cpu") -> Inventory:
+    """Look at this machine; `root` says which disk. For any resources.device but `cpu` GPUs are
+    looked for, which loads torch. Raises ConfigError for a root that cannot be looked at."""
+    with disk_errors(root, "read"):
+        disk_bytes = shutil.disk_usage(_existing(root)).free
     return Inventory(
         cores=_cores(),
         memory_bytes=_free_memory(),
-        disk_bytes=shutil.disk_usage(_existing(root)).free,
-        gpus=_gpus() if with_gpus else None,
+        disk_bytes=disk_bytes,
+        gpus=None if device == "cpu" else _gpus(int(device.partition(":")[2] or 0)),
     )
+
+
+def text_bytes(listing: list[list[Any]]) -> int | None:
+    """Bytes of the local files of `mtc_core.text.source_listing`: no fewer than their tokens. None
+    where that does not hold or is not known: compressed text, text of the Hub."""
+    packed = any(str(name).lower().endswith((".gz", ".parquet")) for name, _ in listing)
+    return None if packed or not listing else sum(size for _, size in listing)
+
+
+def text_bytes_here(data: DataConfig) -> int | None:
+    """The same for settings; None as well if this machine does not have the text."""
+    with suppress(DataError):
+        return text_bytes(source_listing(data))
+    return None
 
 
 def _cores() -> int:
@@ -77,13 +101,14 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _gpus() -> tuple[Gpu, ...]:
+def _gpus(used: int) -> tuple[Gpu, ...]:
     if find_spec("torch") is None:
         return ()
     import torch
 
     found = []
     for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        found.append(Gpu(torch.cuda.get_device_name(index), total, free))
+        properties = torch.cuda.get_device_properties(index)
+        free = torch.cuda.mem_get_info(index)[0] if index == used else None
+        found.append(Gpu(properties.name, properties.total_memory, free))
     return tuple(found)

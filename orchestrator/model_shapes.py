@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.model_shape import ModelShape
+from mtc_core.model_source import is_local, read_config
 
 
 def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
@@ -18,14 +19,11 @@ def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
     wherever the model itself comes. None if it is not known offline.
 
     Raises ModelError if a config can be had but not used, or cannot be had `online`."""
-    local = Path(name).is_dir()
-    known = {} if local else _known_configs()
+    known = {} if is_local(name) else _known_configs()
     if name in known:
         return ModelShape.from_config(known[name])
-    if not (local or online):
+    if not (online or Path(name).expanduser().is_dir()):
         return None
-    from mtc_core.model_source import read_config
-
     return ModelShape.from_config(read_config(name, revision))
 
 

@@ -74,6 +74,18 @@ class SchedulePlan:
     stored_rows: int | None
     passes: float | None
 
+    @property
+    def reading(self) -> str:
+        """How often the text is read, in words; empty while its length is unknown."""
+        if self.passes is None:
+            return ""
+        times = (
+            f"{self.passes:.1f} passes"
+            if self.passes >= 1
+            else f"part of one pass ({self.passes:.2f})"
+        )
+        return f"{times} over {self.stored_rows:,} rows of text"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -119,9 +131,14 @@ class Plan:
 
 
 def make_plan(
-    manifest: Manifest, shape: ModelShape, inventory: Inventory, stored_rows: int | None = None
+    manifest: Manifest,
+    shape: ModelShape,
+    inventory: Inventory,
+    stored_rows: int | None = None,
+    text_bytes: int | None = None,
 ) -> Plan:
     """Plan a manifest. stored_rows: rows of the training text, once it has been read to its end.
+    text_bytes: bytes of that text, where they are known: it has no more tokens than these.
 
     Raises ManifestError for what the model or the machine cannot give."""
     check_model(manifest, shape)
@@ -141,7 +158,7 @@ def make_plan(
         forward=_forward(manifest, shape, cell, transcoders),
         schedule=_schedule(manifest, stored_rows),
         memory=_memory(manifest, shape, specs, transcoders),
-        disk=_disk(manifest, transcoders, stored_rows),
+        disk=_disk(manifest, transcoders, stored_rows, text_bytes),
         notes=_notes(specs, shape, manifest, inventory),
     )
 
@@ -261,10 +278,15 @@ def _memory(
 
 
 def _disk(
-    manifest: Manifest, transcoders: Sequence[TranscoderPlan], stored_rows: int | None
+    manifest: Manifest,
+    transcoders: Sequence[TranscoderPlan],
+    stored_rows: int | None,
+    text_bytes: int | None,
 ) -> tuple[Part, ...]:
     # A pass over a finite corpus is stored once; while its size is unknown all may be new text.
     rows = manifest.train.tokens if stored_rows is None else stored_rows
+    if text_bytes is not None:
+        rows = min(rows, text_bytes)
     tokens = costs.STORED_TOKEN_BYTES * costs.stored_tokens(manifest.data.config(), rows)
     # While one more is written, those that it replaces are still there.
     copies = manifest.resources.checkpoint_keep + 1

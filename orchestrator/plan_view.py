@@ -90,9 +90,7 @@ def _schedule_line(plan: Plan) -> str:
         f"training: {schedule.rows:,} rows in {schedule.steps:,} steps; "
         f"{schedule.blocks:,} blocks of {schedule.block_rows:,} rows"
     )
-    if schedule.passes is not None:
-        line += f"; {schedule.passes:.1f} passes over {schedule.stored_rows:,} rows of text"
-    return line
+    return f"{line}; {schedule.reading}" if schedule.reading else line
 
 
 def _heading(what: str, needed: int, there: int | None) -> Text:

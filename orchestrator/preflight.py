@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
@@ -37,7 +39,7 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
 
 
 def memory_there(plan: Plan, inventory: Inventory) -> int | None:
-    """Free memory of the plan's device; None if it is a GPU that nobody has looked at."""
+    """Free memory of the plan's device; None if nobody has looked at that GPU."""
     if plan.device == "cpu":
         return inventory.memory_bytes
     if inventory.gpus is None:
@@ -46,8 +48,13 @@ def memory_there(plan: Plan, inventory: Inventory) -> int | None:
 
 
 def bytes_under(folder: Path) -> int:
-    """Size of all files in a folder; 0 where there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Size of all files in a folder; 0 where there is none. Files may vanish meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total
 
 
 def human_bytes(count: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from mtc_core.data_config import DataConfig
 from mtc_core.model_shape import ModelShape
 from mtc_core.model_source import load_tokenizer, model_commit
 from mtc_core.schedule import Schedule, rows_to_store
-from mtc_core.text import dataset_commit
+from mtc_core.text import dataset_commit, source_listing
+from mtc_core.token_store import STORE, read_json
 from mtc_core.token_writer import TokenWriter
 from mtc_core.tokenizer import TokenizerFacts
 from orchestrator.cell import CellJob
-from orchestrator.inventory import Inventory, take_inventory
-from orchestrator.manifest import Manifest, expand, load_manifest
+from orchestrator.inventory import Inventory, take_inventory, text_bytes
+from orchestrator.manifest import Manifest, expand
 from orchestrator.model_shapes import find_shape
 from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import preflight
-from orchestrator.run_folder import RunFolder, resolve
+from orchestrator.run_folder import Found, RunFolder, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Request:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun:
     """A run whose folder is there and whose plan fits this machine. `pins` are what names stood
-    for when it began; `changes` what has been changed since, where that is allowed."""
+    for when it began; `notes` say what has been changed since, for the log."""
 
     manifest: Manifest
     shape: ModelShape
@@ -46,7 +47,7 @@ class OpenRun:
     folder: RunFolder
     pins: dict[str, Any]
     threads: int
-    changes: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def ids(self) -> list[str]:
@@ -55,39 +56,54 @@ class OpenRun:
     @property
     def unfinished(self) -> list[str]:
         """Transcoders that are neither done nor stopped for good."""
-        folders = {id: self.folder.transcoder(id) for id in self.ids}
-        return [
-            id
-            for id, folder in folders.items()
-            if not (folder.final.exists() or folder.failed.exists())
-        ]
+        return self.folder.unfinished(self.ids)
 
 
-def open_run(request: Request) -> OpenRun:
-    """Check, plan, refuse what does not fit, and begin or continue the run folder.
+def open_run(root: Path, manifest: Manifest, folder: RunFolder) -> OpenRun:
+    """Check, plan, refuse what does not fit, and begin or continue the run folder, whose lock the
+    caller holds.
 
-    Raises MtcError; nothing is written before every check has passed."""
-    manifest = load_manifest(request.manifest, request.overrides)
+    Raises MtcError; nothing is written before every check has passed. A run with nothing left to
+    train needs neither its text nor memory."""
     shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
     assert shape is not None
-    inventory = take_inventory(request.root, with_gpus=manifest.resources.device != "cpu")
-    plan = make_plan(manifest, shape, inventory)
-    preflight(plan, inventory, request.root)
-    folder = RunFolder(request.root, manifest.name)
-    recorded = folder.recorded()
-    pins = recorded["pins"] if recorded else _pins(manifest, shape)
-    resolved = resolve(manifest, shape.n_layers, inventory.cores, pins)
-    opened = folder.open_or_create(manifest, resolved, manifest.source_text)
+    inventory = take_inventory(root, device=manifest.resources.device)
+    found = folder.examine(manifest, resolve(manifest, shape.n_layers, inventory.cores))
+    finished = found.resumed and not folder.unfinished(found.resolved["specs"])
+    text = [] if finished else source_listing(manifest.data.config())
+    plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes(text))
+    if not finished:
+        preflight(plan, inventory, root)
+    resolved, notes = found.resolved, list(_notes(found))
+    if not found.resumed:
+        resolved["pins"] = _pins(manifest, shape)
+        folder.begin(resolved, manifest.source_text)
+    elif _was_rewritten(folder.tokens, text) and not folder.trained():
+        folder.forget_tokens()
+        notes.append("the text has changed before anything was trained: it is read anew")
     return OpenRun(
         manifest=manifest,
         shape=shape,
         inventory=inventory,
         plan=plan,
         folder=folder,
-        pins=pins,
-        threads=opened.resolved["resources"]["threads"],
-        changes=opened.changes,
+        pins=resolved["pins"],
+        threads=resolved["resources"]["threads"],
+        notes=tuple(notes),
     )
+
+
+def _notes(found: Found) -> Iterator[str]:
+    if found.resumed:
+        yield from (f"changed since the run began: {change}" for change in found.changes)
+    elif found.changes:
+        listed = "; ".join(found.changes)
+        yield f"replaced a manifest under which nothing was trained: {listed}"
+
+
+def _was_rewritten(tokens: Path, text: list[list[Any]]) -> bool:
+    """Whether tokens were written from other local text than is there now."""
+    return (tokens / STORE).exists() and read_json(tokens / STORE)["sources"] != text
 
 
 def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
@@ -98,7 +114,7 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
     progress(0, "loading the tokenizer (a GGUF package is unpacked once, about 20 s)")
     tokenizer = load_tokenizer(
         run.manifest.model.name,
-        run.pins["model"] if _is_hub_id(run.manifest) else "main",
+        run.pins["model"],
         trust_remote_code=run.manifest.model.trust_remote_code,
     )
     blocks, context = run.plan.schedule.blocks, run.manifest.data.context_tokens
@@ -125,7 +141,7 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
             seed=manifest.seed,
             model={
                 "name": manifest.model.name,
-                "revision": run.pins["model"] if _is_hub_id(manifest) else "main",
+                "revision": run.pins["model"],
                 "dtype": manifest.model.dtype,
                 "trust_remote_code": manifest.model.trust_remote_code,
             },
@@ -161,8 +177,3 @@ def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
 def _data(run: OpenRun) -> DataConfig:
     data = run.manifest.data.config()
     return replace(data, revision=run.pins["dataset"]) if run.pins["dataset"] else data
-
-
-def _is_hub_id(manifest: Manifest) -> bool:
-    name = manifest.model.name
-    return not name.startswith("package:") and not Path(name).expanduser().is_dir()

@@ -4,6 +4,7 @@
       manifest.yaml          the file of the first invocation, verbatim
       resolved.json          that manifest after defaults and --set, its specs, and what was pinned
       plan.json  log.txt  tokens/
+      lock.json  status.json   run_lock.py, status_file.py
       transcoders/<id>/    transcoder_folder.py
 
 `resolved.json` is written last. Once something was trained under it, it stays, and an invocation

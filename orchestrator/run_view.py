@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ def run_state(folder: Path) -> dict[str, Any]:
         row = known.get(ended.id, {"id": ended.id, "step": 0, "state": "waiting"})
         if ended.evaluation:
             row |= {"state": "done", "test": ended.evaluation["ordinary"]}
+        elif ended.failure:
+            row |= {"state": "failed", "reason": ended.failure}
+        elif row["state"] in ("done", "failed"):  # its files were taken away since
+            row |= {"state": "waiting"}
         rows.append(row)
     return {**live, "run": str(folder), "transcoders": rows}
 
@@ -47,12 +52,23 @@ def curve(folder: Path, prefix: str) -> list[dict[str, Any]]:
         listed = "\n  ".join(matching or ids)
         raise ConfigError(f"{folder}: {found} whose id begins with {prefix!r}:\n  {listed}")
     path = RunFolder(folder.parent, folder.name).transcoder(matching[0]).metrics
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return list(_lines(path)) if path.exists() else []
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number < len(lines):  # the last one may be half written
+                raise ConfigError(f"{path}:{number}: damaged ({error}); delete the line") from None
 
 
 def show_status(console: Console, state: dict[str, Any]) -> None:
     step, steps = state.get("step", 0), state.get("steps", 0)
-    console.print(f"{state['run']}: {state['state']}, step {step:,}/{steps:,}")
+    phase = f" ({state['phase']})" if state["state"] == "running" else ""
+    console.print(f"{state['run']}: {state['state']}{phase}, step {step:,}/{steps:,}")
     if rate := state.get("tokens_per_second"):
         console.print(f"{rate:,.0f} tokens/s in the last invocation")
     table = Table(box=None, pad_edge=False)

@@ -1,11 +1,12 @@
 """`status.json`: how a run stands, for `status` and for other processes. Replaced every second.
 
-A view, not a fact: nothing reads it to continue a run.
+A view, not a fact: nothing reads it to continue a run, and failing to write it stops none.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -14,12 +15,13 @@ from typing import Any
 
 import psutil
 
-from mtc_core.atomic import write_json_atomic
+from orchestrator.run_lock import SILENT_S, is_running
 from orchestrator.status import CellStatus
 from orchestrator.view import tokens_per_second
 
 NAME = "status.json"
 SECONDS = 1.0
+_log = logging.getLogger("mtc")
 
 
 class StatusFile:
@@ -28,13 +30,16 @@ class StatusFile:
     def __init__(self, run: Path, steps: int) -> None:
         self._path = run / NAME
         self._written_at = 0.0
+        self._complained = False
         self._content: dict[str, Any] = {
             "state": "running",
+            "phase": "tokens",
             "steps": steps,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_started": psutil.Process().create_time(),
         }
+        self._write()
 
     def update(self, status: CellStatus) -> None:
         self._content |= {
@@ -56,15 +61,24 @@ class StatusFile:
             self._write()
 
     def _write(self) -> None:
-        write_json_atomic(self._path, {**self._content, "updated": time.time()})
+        content = json.dumps({**self._content, "updated": time.time()}, indent=2)
+        temporary = self._path.with_name(f".{NAME}.tmp")
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            os.replace(temporary, self._path)
+        except OSError as error:
+            if not self._complained:
+                _log.warning("%s cannot be written: %s", self._path, error)
+            self._complained = True
         self._written_at = time.monotonic()
 
 
 def read_status(run: Path) -> dict[str, Any] | None:
-    """What `status.json` says; a driver that died without a word is `killed`. None if absent."""
+    """What `status.json` says; a driver that died without a word is `killed`. None if there is
+    none, or if a power cut has left it damaged."""
     try:
-        content = json.loads((run / NAME).read_text())
-    except FileNotFoundError:
+        content = json.loads((run / NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
     if content["state"] == "running" and not _alive(content):
         content["state"] = "killed"
@@ -73,8 +87,5 @@ def read_status(run: Path) -> dict[str, Any] | None:
 
 def _alive(content: dict[str, Any]) -> bool:
     if content["host"] != socket.gethostname():
-        return time.time() - content["updated"] < 60
-    try:
-        return psutil.Process(content["pid"]).create_time() == content["process_started"]
-    except psutil.NoSuchProcess:
-        return False
+        return time.time() - content["updated"] < SILENT_S
+    return is_running(content["pid"], content["process_started"])

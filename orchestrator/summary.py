@@ -13,6 +13,7 @@ from rich.table import Table
 
 from orchestrator.run_folder import RunFolder
 from orchestrator.status import CellStatus
+from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.view import clock, tokens_per_second
 
 TABLE_COLUMNS = 110
@@ -20,20 +21,31 @@ TABLE_COLUMNS = 110
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one transcoder of a run stands on disk."""
+    """How one transcoder of a run stands on disk. Its evaluation counts once it is done."""
 
     id: str
     evaluation: dict[str, Any] | None
     failure: str | None
 
+    @property
+    def state(self) -> str:
+        return "done" if self.evaluation else "failed" if self.failure else "unfinished"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: id, state, and figures or the reason of the failure where there are any."""
+        reason = {"reason": self.failure} if self.failure else {}
+        return {"id": self.id, "state": self.state, **reason, **(self.evaluation or {})}
+
 
 def read_ended(run: RunFolder, ids: list[str]) -> list[Ended]:
     """What is on disk of each transcoder of a run."""
-    folders = [run.transcoder(id) for id in ids]
-    return [
-        Ended(id, _read(folder.evaluation), (_read(folder.failed) or {}).get("reason"))
-        for id, folder in zip(ids, folders, strict=True)
-    ]
+    return [_ended(id, run.transcoder(id)) for id in ids]
+
+
+def _ended(id: str, folder: TranscoderFolder) -> Ended:
+    # evaluation.json is written before final/, without which it will be written again.
+    evaluation = _read(folder.evaluation) if folder.final.exists() else None
+    return Ended(id, evaluation, (_read(folder.failed) or {}).get("reason"))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -102,10 +114,8 @@ def _unfinished(row: Ended) -> str:
     return "stopped, see below" if row.failure else "not finished"
 
 
-def show_summary(
-    console: Console, rows: list[Ended], last: CellStatus | None, run: RunFolder
-) -> None:
-    """Print the end of a run."""
+def show_summary(console: Console, rows: list[Ended], costs: list[str], run: RunFolder) -> None:
+    """Print the end of a run. costs: cost_lines() of this invocation."""
     console.print()
     show_quality(console, rows)
     for row in rows:
@@ -114,7 +124,7 @@ def show_summary(
     known = [row.evaluation["ordinary"]["fvu"] for row in rows if row.evaluation]
     if known:
         console.print(f"mean FVU over {len(known)} transcoders: {sum(known) / len(known):.3f}")
-    for line in cost_lines(last, len(rows)) if last else []:
+    for line in costs:
         console.print(line, soft_wrap=True)
     console.print(f"weights: {run.transcoders}/ID/final", soft_wrap=True)
     console.print(f'in Python: mtc_core.load_suite("{run.path}")', soft_wrap=True)

@@ -107,7 +107,6 @@ def test_a_growing_store_gives_the_blocks_of_the_finished_one(tmp_path):
     writer.ensure(1)
     schedule = Schedule(TokenStore(tmp_path / "growing"), 0, 3000)  # a reader of its own
     whole = Schedule(TokenWriter(tmp_path / "whole", data, BYTES).ensure(ALL), 0, 3000)
-    assert schedule.passes(1000) is None
     for n_blocks in range(1, 45):
         writer.ensure(rows_to_store(n_blocks, 3000, 16))
         assert schedule.blocks_available >= n_blocks
@@ -117,15 +116,6 @@ def test_a_growing_store_gives_the_blocks_of_the_finished_one(tmp_path):
     writer.ensure(ALL)
     assert schedule.blocks_available == math.inf
     assert same(schedule.block(200), whole.block(200))
-
-
-def test_passes_count_readings_of_the_corpus(store):
-    schedule = Schedule(store, 0, 100)
-    for rows in (store.train_rows // 2, store.train_rows, 5 * store.train_rows):
-        counted = schedule.passes(rows)
-        assert rows / store.train_rows <= counted <= 1.2 * rows / store.train_rows
-    n_blocks = round(5 * store.train_rows / 100)
-    assert schedule.block(n_blocks).pass_index == int(schedule.passes(n_blocks * 100))
 
 
 def test_a_corpus_below_one_batch_is_an_error_and_one_below_a_block_repeats(store):

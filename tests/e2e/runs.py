@@ -51,23 +51,23 @@ def run_here(manifest: Path, root: Path, *overrides: str) -> tuple[int, str]:
     return run(Request(manifest, root, overrides), LocalBackend(), console), out.getvalue()
 
 
-def run_in_child(manifest: Path, root: Path, sabotage=None) -> int:
+def run_in_child(manifest: Path, root: Path, sabotage=None, *overrides: str) -> int:
     """Run in a process of its own: its exit code, or minus the signal that ended it.
 
     A fork server has imported everything already, so that a child costs milliseconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.e2e.preload"])
-    child = context.Process(target=_child, args=(manifest, root, sabotage))
+    child = context.Process(target=_child, args=(manifest, root, sabotage, overrides))
     child.start()
     child.join(120)
     assert child.exitcode is not None, "the run hangs"
     return child.exitcode
 
 
-def _child(manifest: Path, root: Path, sabotage) -> None:
+def _child(manifest: Path, root: Path, sabotage, overrides: tuple[str, ...]) -> None:
     if sabotage:
         sabotage.plant()
-    os._exit(run_here(manifest, root)[0])
+    os._exit(run_here(manifest, root, *overrides)[0])
 
 
 class SignalAfter:

@@ -261,7 +261,7 @@ def test_the_quickstart_is_four_small_transcoders() -> None:
     manifest = load_manifest(MANIFESTS / "quickstart.yaml")
     specs = expand(manifest, 30)
     assert [spec.source.layer for spec in specs] == [0, 1, 2, 3]
-    assert {(spec.d_sae, spec.k, spec.lr) for spec in specs} == {(4608, 32, 0.001)}
+    assert {(spec.d_sae, spec.k, spec.lr) for spec in specs} == {(4608, 32, 0.003)}
     assert manifest.train.config().steps == 204
 
 

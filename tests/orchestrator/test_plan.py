@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mtc_core.data_config import DataConfig
 from mtc_core.errors import ConfigError
 from mtc_core.model_shape import ModelShape
-from orchestrator.inventory import Gpu, Inventory, take_inventory
+from orchestrator.inventory import Gpu, Inventory, take_inventory, text_bytes_here
 from orchestrator.manifest import load_manifest
 from orchestrator.messages import ManifestError
 from orchestrator.model_shapes import find_shape
 from orchestrator.plan import Plan, make_plan
-from orchestrator.preflight import human_bytes, preflight, shortages
+from orchestrator.preflight import bytes_under, human_bytes, preflight, shortages
 from tests.orchestrator.manifests import write_manifest
 
 ROOMY = Inventory(cores=4, memory_bytes=64 * 10**9, disk_bytes=10**12)
@@ -32,9 +36,10 @@ def plan_of(
     lines: dict[int, str] | None = None,
     inventory: Inventory = ROOMY,
     stored_rows: int | None = None,
+    text_bytes: int | None = None,
 ) -> Plan:
     manifest = load_manifest(write_manifest(tmp_path, lines))
-    return make_plan(manifest, gpt2(), inventory, stored_rows)
+    return make_plan(manifest, gpt2(), inventory, stored_rows, text_bytes)
 
 
 def test_a_transcoder_costs_what_the_hand_says(tmp_path: Path) -> None:
@@ -98,6 +103,37 @@ def test_disk_by_part(tmp_path: Path) -> None:
 def test_text_that_repeats_is_stored_once(tmp_path: Path) -> None:
     tokens = {part.what: part.bytes for part in plan_of(tmp_path, stored_rows=12_700).disk}
     assert tokens["tokens"] == 5 * (100 * 128 + 65_536)
+
+
+def test_text_is_never_planned_to_have_more_tokens_than_bytes(tmp_path: Path) -> None:
+    short = {part.what: part.bytes for part in plan_of(tmp_path, text_bytes=12_700).disk}
+    assert short["tokens"] == 5 * (100 * 128 + 65_536)
+    assert plan_of(tmp_path, text_bytes=10**12).disk == plan_of(tmp_path).disk
+
+
+def test_bytes_of_text_are_known_for_plain_local_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("seven..")
+    (tmp_path / "b.jsonl").write_text("{}")
+    assert text_bytes_here(DataConfig(path=str(tmp_path))) == 9
+    (tmp_path / "c.jsonl.gz").write_bytes(b"compressed text has more tokens than bytes")
+    assert text_bytes_here(DataConfig(path=str(tmp_path))) is None
+    assert text_bytes_here(DataConfig(path=str(tmp_path / "not there.txt"))) is None
+    assert text_bytes_here(DataConfig(path="some/dataset")) is None
+
+
+@pytest.mark.parametrize(
+    ("stored_rows", "words"),
+    [
+        (None, ""),
+        (500_000, "2.0 passes over 500,000 rows of text"),
+        (999_424, "1.0 passes over 999,424 rows of text"),
+        (25_000_000, "part of one pass (0.04) over 25,000,000 rows of text"),
+    ],
+)
+def test_passes_over_the_text_read_well(
+    tmp_path: Path, stored_rows: int | None, words: str
+) -> None:
+    assert plan_of(tmp_path, stored_rows=stored_rows).schedule.reading == words
 
 
 def test_a_tensor_with_two_names_is_captured_once(tmp_path: Path) -> None:
@@ -196,6 +232,23 @@ def test_what_a_run_has_written_counts_as_disk_it_has(tmp_path: Path) -> None:
     preflight(plan, lacking, tmp_path)
 
 
+def test_files_that_vanish_while_they_are_counted_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stays").write_bytes(bytes(7))
+    (tmp_path / "goes").write_bytes(bytes(5))
+    walk = os.walk
+
+    def walk_while_another_deletes(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for entry in walk(folder):
+            (tmp_path / "goes").unlink()
+            yield entry
+
+    monkeypatch.setattr(os, "walk", walk_while_another_deletes)
+    assert bytes_under(tmp_path) == 7
+    assert bytes_under(tmp_path / "absent") == 0
+
+
 def test_the_gpu_is_what_must_hold_a_plan_for_it(tmp_path: Path) -> None:
     little = Inventory(4, 64 * 10**9, 10**12, (Gpu("H", 10**9, 10**9),))
     plan = plan_of(tmp_path, inventory=little)
@@ -205,10 +258,33 @@ def test_the_gpu_is_what_must_hold_a_plan_for_it(tmp_path: Path) -> None:
 
 def test_the_inventory_of_this_machine_is_plausible(tmp_path: Path) -> None:
     inventory = take_inventory(tmp_path / "not" / "yet" / "there")
+    with pytest.raises(ConfigError, match=r"cannot be read .*choose another --root"):
+        take_inventory(tmp_path / ("x" * 300))
     assert inventory.cores >= 1
     assert inventory.memory_bytes > 10**8
     assert inventory.disk_bytes > 0
     assert inventory.gpus is None
+
+
+def test_only_the_gpu_that_is_used_is_woken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    properties = SimpleNamespace(name="H", total_memory=80)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (70 + index, 80))
+    free = {
+        device: [gpu.free_bytes for gpu in take_inventory(tmp_path, device).gpus or ()]
+        for device in ("auto", "cuda", "cuda:2", "cpu")
+    }
+    assert free == {
+        "auto": [70, None, None],
+        "cuda": [70, None, None],
+        "cuda:2": [None, None, 72],
+        "cpu": [],
+    }
 
 
 @pytest.mark.parametrize(

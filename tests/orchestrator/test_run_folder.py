@@ -1,4 +1,4 @@
-"""A run folder is begun once; only an invocation of the same identity continues it."""
+"""A run folder belongs to one identity from the first thing that is trained in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mtc_core.errors import ConfigError
+from orchestrator import run_folder
 from orchestrator.manifest import Manifest, load_manifest
-from orchestrator.run_folder import Opened, RunFolder, resolve
+from orchestrator.run_folder import Found, RunFolder, resolve
 from tests.orchestrator.manifests import manifest_text, write_manifest
 
 PINS = {"model_commit": "abc", "provider": "hf"}
@@ -28,11 +29,21 @@ def open_run(
     options: tuple[str, ...] = (),
     cores: int = 2,
     pins: dict[str, Any] = PINS,
-) -> Opened:
+) -> Found:
+    """What `run` does with the folder before it reads text."""
     manifest = manifest_of(tmp_path, lines, options)
-    resolved = resolve(manifest, 12, cores, pins)
     folder = RunFolder(tmp_path / "runs", manifest.name)
-    return folder.open_or_create(manifest, resolved, manifest.source_text)
+    found = folder.examine(manifest, resolve(manifest, 12, cores))
+    if not found.resumed:
+        found.resolved["pins"] = pins
+        folder.begin(found.resolved, manifest.source_text)
+    return found
+
+
+def open_and_train(tmp_path: Path) -> None:
+    """Begin a run and leave what its first checkpoint does."""
+    open_run(tmp_path)
+    (tmp_path / "runs/t/transcoders/L00/checkpoints/step-000000001").mkdir(parents=True)
 
 
 def refusal(tmp_path: Path, lines: dict[int, str] | None = None, *options: str) -> list[str]:
@@ -93,7 +104,7 @@ def test_what_was_recorded_is_never_rewritten(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_shown_key_by_key_with_the_way_out(tmp_path: Path) -> None:
-    open_run(tmp_path)
+    open_and_train(tmp_path)
     changed = {3: "data: {path: python-docs, subset: en}", 8: "seed: 3"}
     assert refusal(tmp_path, changed, "train.tokens=2M", "model.dtype=bfloat16") == [
         f"{tmp_path}/runs/t holds a run of another manifest:",
@@ -122,7 +133,7 @@ def test_a_difference_is_shown_key_by_key_with_the_way_out(tmp_path: Path) -> No
     ],
 )
 def test_every_part_of_the_identity_is_compared(option: str, line: str, tmp_path: Path) -> None:
-    open_run(tmp_path)
+    open_and_train(tmp_path)
     assert refusal(tmp_path, None, option)[1] == line
 
 
@@ -166,9 +177,63 @@ def test_specs_that_differ_under_the_same_keys_are_shown(tmp_path: Path) -> None
     lines = {2: "model: {name: x/y}", 7: "  - {layers: all, source: resid_mid, target: mlp_out}"}
     manifest = manifest_of(tmp_path, lines)
     folder = RunFolder(tmp_path, "t")
-    folder.open_or_create(manifest, resolve(manifest, 1, 2, PINS), "")
+    folder.begin({**resolve(manifest, 1, 2), "pins": PINS}, "")
+    folder.transcoder("L00").final.mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"specs\.L01\.\S+: was not given, now 64"):
-        folder.open_or_create(manifest, resolve(manifest, 2, 2, PINS), "")
+        folder.examine(manifest, resolve(manifest, 2, 2))
+
+
+def test_a_manifest_replaces_one_under_which_nothing_was_trained(tmp_path: Path) -> None:
+    open_run(tmp_path)
+    folder = tmp_path / "runs" / "t"
+    for name in ("tokens", "transcoders/L00/checkpoints"):
+        (folder / name).mkdir(parents=True)
+    lines = {3: "data: {path: corpus.txt}"}
+    found = open_run(tmp_path, lines, pins={"provider": "bridge"})
+    assert not found.resumed
+    assert found.changes == ('data.path: was "python-docs", now "corpus.txt"',)
+    assert (folder / "manifest.yaml").read_text() == manifest_text(lines)
+    resolved = json.loads((folder / "resolved.json").read_text())
+    assert resolved["data"]["path"] == "corpus.txt"
+    assert resolved["pins"] == {"provider": "bridge"}
+    assert not (folder / "tokens").exists() and not (folder / "transcoders").exists()
+
+
+@pytest.mark.parametrize("trace", ["checkpoints/step-000000001", "final", "failed.json"])
+def test_anything_trained_keeps_the_folder_to_its_manifest(tmp_path: Path, trace: str) -> None:
+    open_run(tmp_path)
+    (tmp_path / "runs/t/transcoders/L00" / trace).mkdir(parents=True)
+    before = (tmp_path / "runs/t/resolved.json").read_bytes()
+    assert refusal(tmp_path, {8: "seed: 3"})[1] == "  seed: was 0, now 3"
+    assert (tmp_path / "runs/t/resolved.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("call", ["rmtree", "write_bytes_atomic", "write_json_atomic"])
+def test_a_replacement_that_is_killed_leaves_a_folder_that_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    open_run(tmp_path)
+    tokens = tmp_path / "runs/t/tokens"
+    tokens.mkdir()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    owner = run_folder.shutil if call == "rmtree" else run_folder
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, call, die)
+        open_run(tmp_path, {8: "seed: 3"})
+    found = open_run(tmp_path, {8: "seed: 4"})
+    assert not found.resumed and found.resolved["seed"] == 4
+    assert not tokens.exists()
+    assert open_run(tmp_path, {8: "seed: 4"}).resumed
+
+
+def test_trained_transcoders_without_resolved_json_are_never_thrown_away(tmp_path: Path) -> None:
+    open_and_train(tmp_path)
+    (tmp_path / "runs/t/resolved.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds trained transcoders, and no resolved\.json"):
+        open_run(tmp_path)
 
 
 def test_pins_of_the_first_invocation_rule(tmp_path: Path) -> None:
@@ -214,5 +279,7 @@ def test_roots_that_cannot_hold_a_run_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--root s3://bucket: object stores"):
         RunFolder("s3://bucket", "t")
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match=r"cannot be written .*choose another --root"):
         open_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read .*choose another --root"):
+        RunFolder(tmp_path / ("x" * 300), "t").recorded()

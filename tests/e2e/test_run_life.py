@@ -1,0 +1,182 @@
+"""What happens around training: mistakes found late, two drivers at once, what is left to read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mtc_core import load_suite
+from mtc_core.errors import DataError, MtcError
+from orchestrator import prepare
+from orchestrator.cli import cli
+from orchestrator.inventory import Inventory
+from orchestrator.run_lock import NAME as LOCK
+from orchestrator.run_lock import run_lock
+from orchestrator.status_file import NAME as STATUS
+from tests.e2e.runs import SignalAfter, finals, run_here, run_in_child, write_manifest
+
+ONE_PAIR = "  - {layers: 0, source: resid_mid, target: mlp_out}"
+
+
+def command(*words) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def small(folder: Path, model: Path, **changes) -> Path:
+    """A manifest of one transcoder and a few steps."""
+    return write_manifest(
+        folder, model, **{"tokens": 256 * 8, "transcoders": ONE_PAIR, "threads": 1} | changes
+    )
+
+
+def corpus(path: Path) -> str:
+    lines = [json.dumps({"text": topics[name]}) for name in sorted(topics)[:40]]
+    path.write_text("\n".join(lines))
+    return f"data.path={path}"
+
+
+def test_a_mistyped_text_leaves_nothing_behind(model, tmp_path):
+    manifest = small(tmp_path, model)
+    result = command("run", manifest, "--root", tmp_path, "--set", "data.path=./corpsu.txt")
+    assert result.exit_code == 2 and "./corpsu.txt does not exist" in result.output
+    assert not (tmp_path / "small").exists()
+
+
+def test_mistakes_found_after_the_folder_was_begun_can_be_mended(model, tmp_path):
+    """A hook that the model lacks, then text with a broken line: each found later than the one
+    before, in the same run folder."""
+    text = corpus(tmp_path / "text.jsonl")
+    whole = (tmp_path / "text.jsonl").read_text()
+    (tmp_path / "text.jsonl").write_text(whole + "\n{broken")
+    wrong = "  - {source: 0.resid_mid, target: blocks.0.hook_nothing}"
+    with pytest.raises(MtcError, match="hook_nothing"):
+        run_here(small(tmp_path, model, transcoders=wrong), tmp_path)
+    assert (tmp_path / "small" / "resolved.json").exists()
+    with pytest.raises(DataError, match=r"text\.jsonl:41: not JSON"):
+        run_here(small(tmp_path, model, tokens=256 * 400), tmp_path, text)
+    (tmp_path / "text.jsonl").write_text(whole)
+    manifest = small(tmp_path, model, tokens=256 * 400)
+    lines = [line for line in manifest.read_text().splitlines() if "resid_mid" in line]
+    assert lines == [ONE_PAIR]
+    code, printed = run_here(manifest, tmp_path, text, "train.tokens=2048")
+    assert code == 0, printed
+    assert len(load_suite(tmp_path / "small")) == 1
+    log = (tmp_path / "small" / "log.txt").read_text()
+    assert "replaced a manifest under which nothing was trained" in log
+    assert 'data.path: was "python-docs", now' in log
+
+
+def test_text_that_changed_before_anything_was_trained_is_read_anew(model, tmp_path):
+    text = corpus(tmp_path / "text.jsonl")
+    whole = (tmp_path / "text.jsonl").read_text()
+    (tmp_path / "text.jsonl").write_text(whole + "\n{broken")
+    manifest = small(tmp_path, model, tokens=256 * 400)
+    with pytest.raises(DataError, match=r"text\.jsonl:41: not JSON"):
+        run_here(manifest, tmp_path, text)
+    (tmp_path / "text.jsonl").write_text(whole)
+    number = signal.SIGINT
+    assert run_in_child(manifest, tmp_path, SignalAfter(20, 0, number), text) == 128 + number
+    assert "it is read anew" in (tmp_path / "small" / "log.txt").read_text()
+    (tmp_path / "text.jsonl").write_text(whole + "\n")  # now there is a checkpoint made from it
+    assert run_in_child(manifest, tmp_path, SignalAfter(20, 0, number), text) == 128 + number
+    assert (tmp_path / "small" / "log.txt").read_text().count("it is read anew") == 1
+
+
+def test_a_second_driver_is_refused_and_touches_nothing(reference):
+    manifest, run, _ = reference
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    with run_lock(run):
+        result = command("run", manifest, "--root", run.parent)
+        assert result.exit_code == 2
+        assert "is being worked on by process" in result.output
+        assert command("status", run).exit_code == 0
+        assert command("metrics", run).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_finished_run_needs_neither_its_text_nor_memory(model, tmp_path, monkeypatch):
+    manifest = small(tmp_path, model)
+    text = corpus(tmp_path / "text.jsonl")
+    assert run_here(manifest, tmp_path, text)[0] == 0
+    before = finals(tmp_path / "small")
+    (tmp_path / "text.jsonl").unlink()
+    monkeypatch.setattr(prepare, "take_inventory", lambda *_, **__: Inventory(1, 0, 0))
+    code, printed = run_here(manifest, tmp_path, text)
+    assert code == 0 and "nothing left to train" in printed
+    assert finals(tmp_path / "small") == before
+    assert not (tmp_path / "small" / LOCK).exists()
+
+
+def test_the_log_tells_the_whole_run(reference):
+    manifest, run, printed = reference
+    log = (run / "log.txt").read_text()
+    told = ["start: mtc-orchestrator", f"manifest {manifest}", "4 of 4 transcoders to train"]
+    told += ["INFO tokens", "INFO loading", "INFO training", "INFO calibrating"]
+    told += ["INFO testing", "INFO done", "tokens/s for the whole suite", "end: exit code 0"]
+    places = [log.find(text) for text in told]
+    assert -1 not in places and places == sorted(places), log
+    assert next(line for line in printed.splitlines() if "forward passes in all" in line) in log
+
+
+def test_an_interrupted_run_says_so_and_frees_its_lock(model, tmp_path):
+    manifest = small(tmp_path, model, tokens=256 * 400)
+    assert run_in_child(manifest, tmp_path, SignalAfter(2, 0, signal.SIGTERM)) == 143
+    assert not (tmp_path / "small" / LOCK).exists()
+    log = (tmp_path / "small" / "log.txt").read_text()
+    assert "interrupted by SIGTERM" in log and log.endswith("end: exit code 143\n")
+
+
+def test_a_status_that_cannot_be_written_stops_no_run(model, tmp_path):
+    manifest = small(tmp_path, model)
+    (tmp_path / "small" / STATUS / "in the way").mkdir(parents=True)
+    assert run_here(manifest, tmp_path)[0] == 0
+    log = (tmp_path / "small" / "log.txt").read_text()
+    assert log.count("status.json cannot be written") == 1
+
+
+def test_what_stands_in_the_way_of_the_folder_is_one_message(model, tmp_path):
+    manifest = small(tmp_path, model)
+    (tmp_path / "small" / "log.txt").mkdir(parents=True)
+    for root in (tmp_path, tmp_path / ("x" * 300), manifest):
+        result = command("run", manifest, "--root", root)
+        assert result.exit_code == 2, result.output
+        assert "choose another --root" in result.output
+    assert command("status", "x" * 300).exit_code == 2
+    assert command("list", "--root", "x" * 300).exit_code in (0, 2)
+
+
+def test_a_run_is_done_when_final_is_there_and_the_unfinished_are_told(reference, tmp_path):
+    run = tmp_path / "small"
+    shutil.copytree(reference[1], run)
+    first, second, *_ = sorted((run / "transcoders").iterdir())
+    shutil.rmtree(first / "final")  # as if killed between evaluation.json and final/
+    shutil.rmtree(second / "final")
+    (second / "failed.json").write_text(json.dumps({"reason": "it diverged", "step": 3}))
+    state = json.loads(command("status", run, "--json").output)
+    states = [row["state"] for row in state["transcoders"]]
+    assert sorted(states) == ["done", "done", "failed", "waiting"]
+    figures = {row["id"]: row for row in json.loads(command("metrics", run, "--json").output)}
+    assert figures[first.name] == {"id": first.name, "state": "unfinished"}
+    assert figures[second.name]["state"] == "failed"
+    assert figures[second.name]["reason"] == "it diverged"
+    assert [row["state"] for row in figures.values()].count("done") == 2
+    assert "2/4" in command("list", "--root", tmp_path).output
+
+
+def test_a_torn_last_line_of_metrics_is_left_out_and_a_damaged_one_is_named(reference, tmp_path):
+    run = tmp_path / "small"
+    shutil.copytree(reference[1], run)
+    path = next(run.glob("transcoders/L01.*/metrics.jsonl"))
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines, b'{"step": 4\xff']))
+    shown = json.loads(command("metrics", run, "L01", "--json").output)
+    assert len(shown) == len(lines)
+    path.write_bytes(b"\n".join([lines[0], b'{"step": 4\xff', *lines[1:]]))
+    result = command("metrics", run, "L01")
+    assert result.exit_code == 2 and f"{path}:2: damaged" in result.output

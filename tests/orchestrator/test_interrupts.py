@@ -1,0 +1,38 @@
+"""The first signal asks for the end and says so; the second is not waited for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from orchestrator.interrupts import Interrupted, interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_answered(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with interrupts() as interrupt:
+        interrupt.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted):
+            interrupt.check()
+    assert interrupt.exit_code == 128 + number
+    assert capfd.readouterr().err == "saving; press Ctrl-C again to end at once\n"
+
+
+def _signal_twice() -> None:
+    with interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    child = multiprocessing.get_context("spawn").Process(target=_signal_twice)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 130
