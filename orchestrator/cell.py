@@ -22,6 +22,7 @@ import torch
 from mtc_core.capture import make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.errors import ModelError
+from mtc_core.model_shape import ModelShape
 from mtc_core.model_source import LoadedModel, load_model
 from mtc_core.packing import Contexts
 from mtc_core.producer import ActivationProducer, Activations
@@ -45,6 +46,7 @@ class CellJob:
     seed: int
     model: dict[str, Any]  # keyword arguments of load_model
     model_commit: str  # the weights that the run began with
+    shape: ModelShape  # what the plan was made for
     provider: Literal["hf", "bridge"]
     forward_contexts: int
     tokens: Path
@@ -121,6 +123,15 @@ class Cell:
                     f"the weights of {job.model['name']} have changed since the run began (were "
                     f"{job.model_commit}, now {loaded.commit}); restore them, or start a run with "
                     "another name"
+                )
+            if (loaded.shape.n_layers, loaded.shape.d_model) != (
+                job.shape.n_layers,
+                job.shape.d_model,
+            ):
+                raise ModelError(
+                    f"{job.model['name']} has {loaded.shape.n_layers} layers of width "
+                    f"{loaded.shape.d_model}, but was planned with {job.shape.n_layers} of width "
+                    f"{job.shape.d_model}; its entry in orchestrator/shapes.json is wrong"
                 )
             self._provenance = {"model": _describe(job, loaded), **job.provenance}
             sites = [site for spec in job.specs for site in (spec.source, spec.target)]

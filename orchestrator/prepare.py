@@ -146,6 +146,7 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
                 "trust_remote_code": manifest.model.trust_remote_code,
             },
             model_commit=run.pins["model"],
+            shape=run.shape,
             provider=run.pins["provider"],
             forward_contexts=manifest.model.forward_contexts,
             tokens=run.folder.tokens,

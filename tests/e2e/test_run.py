@@ -2,13 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
+import pytest
 from click.testing import CliRunner
 
 from mtc_core import load_suite
 from mtc_core.checkpoint import STATE, checkpoint_paths
-from orchestrator import cell
+from mtc_core.errors import ModelError
+from orchestrator import cell, prepare
 from orchestrator.cli import cli
+from orchestrator.model_shapes import find_shape
 from tests.core.tiny_models import save_tiny_model
 from tests.e2e.runs import finals, run_here, write_manifest
 
@@ -124,6 +128,13 @@ def test_a_transcoder_without_finite_figures_is_stopped_and_the_rest_is_saved(
     code, printed = run_here(write_manifest(tmp_path, model), tmp_path)
     assert code == 1 and "activations are not finite" in printed
     assert sorted(id[:3] for id in load_suite(tmp_path / "small")) == ["L00", "L00", "L00"]
+
+
+def test_a_model_of_another_shape_than_planned_is_refused(model, tmp_path, monkeypatch):
+    planned = replace(find_shape(str(model), "main", online=False), n_layers=9)
+    monkeypatch.setattr(prepare, "find_shape", lambda *_, **__: planned)
+    with pytest.raises(ModelError, match="has 3 layers of width 32, but was planned with 9"):
+        run_here(write_manifest(tmp_path, model), tmp_path)
 
 
 def test_status_list_and_metrics_tell_the_run(reference):
