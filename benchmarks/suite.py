@@ -25,14 +25,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from mtc_core.capture import make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
-from mtc_core.data_config import DataConfig
-from mtc_core.model_source import LoadedModel, load_model
+from mtc_core.model.model_source import LoadedModel, load_model
 from mtc_core.producer import ActivationProducer
-from mtc_core.schedule import Schedule
 from mtc_core.sites import Site
 from mtc_core.statistics import measure_pair
-from mtc_core.token_writer import TokenWriter
-from mtc_core.tokenizer import TokenizerFacts
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.schedule import Schedule
+from mtc_core.tokens.token_writer import TokenWriter
+from mtc_core.tokens.tokenizer import TokenizerFacts
 from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from mtc_core.capture import Capture
-from mtc_core.schedule import Block
+from mtc_core.tokens.schedule import Block
 
 Activations = dict[str, Tensor]  # Site.tensor -> [rows, D]
 
 
 class Schedule(Protocol):
-    """Whatever numbers blocks: see mtc_core.schedule.Schedule."""
+    """Whatever numbers blocks: see mtc_core.tokens.schedule.Schedule."""
 
     def block(self, b: int) -> Block: ...
 

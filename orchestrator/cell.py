@@ -22,12 +22,12 @@ import torch
 from mtc_core.capture import make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.errors import ModelError
-from mtc_core.model_shape import ModelShape
-from mtc_core.model_source import LoadedModel, load_model
-from mtc_core.packing import Contexts
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import LoadedModel, load_model
 from mtc_core.producer import ActivationProducer, Activations
-from mtc_core.schedule import Schedule
-from mtc_core.token_store import TokenStore
+from mtc_core.tokens.packing import Contexts
+from mtc_core.tokens.schedule import Schedule
+from mtc_core.tokens.token_store import TokenStore
 from mtc_core.workspace import Workspace
 from orchestrator.status import CellStatus, Phase
 from orchestrator.transcoder_folder import TranscoderFolder

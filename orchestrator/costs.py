@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mtc_core.config import TrainConfig, TranscoderSpec
-from mtc_core.data_config import DataConfig
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
+from mtc_core.tokens.data_config import DataConfig
 
 FLOAT32_BYTES = 4
 FLOAT64_BYTES = 8

@@ -14,9 +14,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mtc_core.data_config import DataConfig
 from mtc_core.errors import DataError
-from mtc_core.text import source_listing
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.text import source_listing
 from orchestrator.disk_errors import disk_errors
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -55,8 +55,8 @@ def take_inventory(root: Path, device: str = "cpu") -> Inventory:
 
 
 def text_bytes(listing: list[list[Any]]) -> int | None:
-    """Bytes of the local files of `mtc_core.text.source_listing`: no fewer than their tokens. None
-    where that does not hold or is not known: compressed text, text of the Hub."""
+    """Bytes of the local files that `source_listing` found: no fewer than their tokens. None where
+    that does not hold or is not known: compressed text, text of the Hub."""
     packed = any(str(name).lower().endswith((".gz", ".parquet")) for name, _ in listing)
     return None if packed or not listing else sum(size for _, size in listing)
 

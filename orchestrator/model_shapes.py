@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mtc_core.model_shape import ModelShape
-from mtc_core.model_source import is_local, read_config
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import is_local, read_config
 
 
 def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:

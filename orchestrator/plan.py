@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtc_core.config import TranscoderSpec
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
 from orchestrator import costs
 from orchestrator.costs import TranscoderCost

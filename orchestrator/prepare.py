@@ -9,14 +9,14 @@ from typing import Any
 
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
-from mtc_core.data_config import DataConfig
-from mtc_core.model_shape import ModelShape
-from mtc_core.model_source import load_tokenizer, model_commit
-from mtc_core.schedule import Schedule, rows_to_store
-from mtc_core.text import dataset_commit, source_listing
-from mtc_core.token_store import STORE, read_json
-from mtc_core.token_writer import TokenWriter
-from mtc_core.tokenizer import TokenizerFacts
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import load_tokenizer, model_commit
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.schedule import Schedule, rows_to_store
+from mtc_core.tokens.text import dataset_commit, source_listing
+from mtc_core.tokens.token_store import STORE, read_json
+from mtc_core.tokens.token_writer import TokenWriter
+from mtc_core.tokens.tokenizer import TokenizerFacts
 from orchestrator.cell import CellJob
 from orchestrator.inventory import Inventory, take_inventory, text_bytes
 from orchestrator.manifest import Manifest, expand

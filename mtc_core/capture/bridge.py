@@ -20,8 +20,8 @@ from torch import Tensor
 
 from mtc_core.capture.forward import Handle, Keep, Tap, Tapped
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model_source import LoadedModel
-from mtc_core.quiet import quiet_transformers
+from mtc_core.model.model_source import LoadedModel
+from mtc_core.model.quiet import quiet_transformers
 from mtc_core.sites import Site
 
 

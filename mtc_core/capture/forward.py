@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtc_core.errors import SiteError
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
 
 Keep = Callable[[Tensor], None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mtc_core.capture.families import LAYOUTS, Layout, place_of
 from mtc_core.capture.forward import Handle, Keep, Tap, Tapped
 from mtc_core.errors import ModelError
-from mtc_core.model_source import LoadedModel
+from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
 
 

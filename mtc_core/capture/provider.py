@@ -11,8 +11,8 @@ from mtc_core.capture.bridge import tap_hook_points
 from mtc_core.capture.forward import Capture
 from mtc_core.capture.hf import tap_modules
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model_shape import KNOWN_FAMILIES, ModelShape
-from mtc_core.model_source import LoadedModel
+from mtc_core.model.model_shape import KNOWN_FAMILIES, ModelShape
+from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
 
 Provider = Literal["hf", "bridge"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mtc_core.errors import ConfigError, SiteError
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest.expand import Expansion, expand_entries, fallbacks
 from orchestrator.manifest.scalars import AUTO, count
 from orchestrator.manifest.schema import (

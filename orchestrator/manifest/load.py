@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
 from orchestrator.manifest.schema import Entry, Manifest
 from orchestrator.manifest.text import Node, read_value, read_yaml, set_value

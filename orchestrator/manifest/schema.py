@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from mtc_core.config import ComputeDtype, Extreme, Selection, TrainConfig
-from mtc_core.data_config import DataConfig
+from mtc_core.tokens.data_config import DataConfig
 from orchestrator.manifest.scalars import (
     AUTO,
     auto_or,

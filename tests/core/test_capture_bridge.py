@@ -5,7 +5,7 @@ import torch
 
 from mtc_core.capture import ForwardCounts, make_capture
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model_source import LoadedModel
+from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
 from tests.core.test_capture_hf import IDS_CT, all_sites, load, parse
 from tests.core.tiny_models import FAMILIES
@@ -134,7 +134,7 @@ def test_a_hook_that_stays_silent_is_refused(llama):
 def test_a_model_that_transformer_lens_does_not_know_is_refused():
     import transformers
 
-    from mtc_core.model_shape import ModelShape
+    from mtc_core.model.model_shape import ModelShape
 
     config = transformers.BioGptConfig(
         hidden_size=32,

@@ -9,8 +9,8 @@ import torch
 from mtc_core.capture import ForwardCounts, make_capture, resolve_provider
 from mtc_core.capture.families import LAYOUTS
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model_shape import KNOWN_FAMILIES, ModelShape
-from mtc_core.model_source import LoadedModel
+from mtc_core.model.model_shape import KNOWN_FAMILIES, ModelShape
+from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import KINDS, Site
 from tests.core.tiny_models import BOS_ID, FAMILIES, tiny_model, tiny_tokenizer
 

@@ -8,11 +8,11 @@ import time
 import pytest
 import torch
 
-from mtc_core import gguf_package
 from mtc_core.errors import ModelError
-from mtc_core.gguf_package import GgufPackage
-from mtc_core.model_shape import ModelShape
-from mtc_core.model_source import load_model, load_tokenizer, model_commit, read_config
+from mtc_core.model import gguf_package
+from mtc_core.model.gguf_package import GgufPackage
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import load_model, load_tokenizer, model_commit, read_config
 from tests.core.tiny_gguf import write_gguf_package
 
 PACKAGE = "package:tiny_gguf_model"

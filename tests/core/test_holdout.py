@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtc_core.holdout import Holdout, is_candidate, text_key
+from mtc_core.tokens.holdout import Holdout, is_candidate, text_key
 
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), max_size=300)
 

@@ -7,7 +7,7 @@ import pytest
 import transformers
 
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model_shape import KNOWN_FAMILIES, ModelShape
+from mtc_core.model.model_shape import KNOWN_FAMILIES, ModelShape
 from mtc_core.sites import Site
 from tests.core.tiny_models import FAMILIES, tiny_config, tiny_model
 
@@ -121,7 +121,7 @@ def test_a_config_without_sizes_is_refused_by_field():
 
 def test_shapes_and_configs_load_without_torch():
     code = (
-        "import sys; import mtc_core.model_shape, mtc_core.model_source; "
+        "import sys; import mtc_core.model.model_shape, mtc_core.model.model_source; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

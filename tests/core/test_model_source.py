@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mtc_core.errors import ModelError
-from mtc_core.model_shape import ModelShape
-from mtc_core.model_source import load_model, model_commit, read_config
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import load_model, model_commit, read_config
 from tests.core.tiny_models import save_tiny_model, tiny_model
 
 
@@ -161,7 +161,7 @@ def hub_messages(names, port, cache):
     code = (
         "import json, sys\n"
         "from mtc_core.errors import ModelError\n"
-        "from mtc_core.model_source import read_config\n"
+        "from mtc_core.model.model_source import read_config\n"
         "def message(name):\n"
         "    try: return read_config(name)\n"
         "    except ModelError as error: return str(error)\n"

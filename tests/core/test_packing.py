@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtc_core.packing import pack, row_mask, text_per_context
-from mtc_core.tokenizer import TokenizerFacts
+from mtc_core.tokens.packing import pack, row_mask, text_per_context
+from mtc_core.tokens.tokenizer import TokenizerFacts
 from tests.core.tiny_text import BOS, EOS, PAD, SPECIAL
 
 IDS = st.lists(st.integers(0, PAD), max_size=200)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtc_core.errors import DataError
-from mtc_core.schedule import Block, Schedule, permutation, rows_to_store
-from mtc_core.token_store import TokenStore
-from mtc_core.token_writer import TokenWriter
+from mtc_core.tokens.schedule import Block, Schedule, permutation, rows_to_store
+from mtc_core.tokens.token_store import TokenStore
+from mtc_core.tokens.token_writer import TokenWriter
 from tests.core.tiny_text import BYTES, SPECIAL, data_of, made_up_documents, write_jsonl
 
 ALL = 10**9

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtc_core.data_config import DataConfig
 from mtc_core.errors import ConfigError, DataError
-from mtc_core.text import documents, is_hub
-from mtc_core.text_files import LINE_MAX_BYTES, SECTION_BYTES, SECTION_MAX_BYTES
-from mtc_core.text_hub import read_dataset
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.text import documents, is_hub
+from mtc_core.tokens.text_files import LINE_MAX_BYTES, SECTION_BYTES, SECTION_MAX_BYTES
+from mtc_core.tokens.text_hub import read_dataset
 from tests.core.tiny_text import made_up_documents, write_jsonl
 
 TEXTS = made_up_documents(40)
@@ -240,7 +240,8 @@ def test_a_dataset_without_the_column_lists_those_it_has(dataset_maker):
 
 def test_a_dataset_that_cannot_be_reached_is_explained():
     code = (
-        "from mtc_core.data_config import DataConfig; from mtc_core.text import documents\n"
+        "from mtc_core.tokens.data_config import DataConfig\n"
+        "from mtc_core.tokens.text import documents\n"
         "from mtc_core.errors import DataError\n"
         "try: next(documents(DataConfig(path='nobody/nothing', split='validation')))\n"
         "except DataError as error: print(error)"
@@ -272,5 +273,8 @@ def test_settings_that_no_text_can_satisfy_are_refused(changed, message):
 
 
 def test_settings_load_without_torch_or_numpy():
-    code = "import sys, mtc_core.data_config; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, mtc_core.tokens.data_config\n"
+        "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from mtc_core.errors import DataError
-from mtc_core.holdout import HALVES, text_key
-from mtc_core.token_store import TokenStore
-from mtc_core.token_writer import TokenWriter
+from mtc_core.tokens.holdout import HALVES, text_key
+from mtc_core.tokens.token_store import TokenStore
+from mtc_core.tokens.token_writer import TokenWriter
 from tests.core.tiny_text import (
     BARE_BYTES,
     BOS,
@@ -164,7 +164,7 @@ def test_a_writer_killed_before_any_of_its_writes_goes_on_to_the_same_bytes(
 
 SLOW_WRITER = """
 import sys, time
-from mtc_core.token_writer import TokenWriter
+from mtc_core.tokens.token_writer import TokenWriter
 from tests.core.tiny_text import BYTES, data_of, encode_bytes
 import dataclasses
 def slow(texts):

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mtc_core.data_config import DataConfig
-from mtc_core.tokenizer import TokenizerFacts
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.tokenizer import TokenizerFacts
 
 BOS, EOS, PAD = 256, 257, 258
 SPECIAL = frozenset({BOS, EOS, PAD})

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mtc_core.config import TrainConfig, TranscoderSpec
-from mtc_core.data_config import DataConfig
 from mtc_core.sites import Site
+from mtc_core.tokens.data_config import DataConfig
 from orchestrator.manifest import Manifest, expand, load_manifest, unchecked
 from orchestrator.manifest.reference import reference, spliced
 from orchestrator.manifest.schema import TrackingSection

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtc_core.errors import ModelError
-from mtc_core.model_source import is_local, read_config
+from mtc_core.model.model_source import is_local, read_config
 from orchestrator.model_shapes import find_shape
 
 CONFIG = {

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mtc_core.data_config import DataConfig
 from mtc_core.errors import ConfigError
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.tokens.data_config import DataConfig
 from orchestrator.inventory import Gpu, Inventory, take_inventory, text_bytes_here
 from orchestrator.manifest import load_manifest
 from orchestrator.messages import ManifestError

@@ -20,14 +20,12 @@ LINES, FUNCTION_LINES = 320, 60
 GUESTS = {
     "transformers": (
         "mtc_core/capture/",
-        "mtc_core/model_",
-        "mtc_core/gguf",
-        "mtc_core/tokenizer",
-        "mtc_core/quiet.py",
+        "mtc_core/model/",
+        "mtc_core/tokens/tokenizer",
     ),
-    "transformer_lens": ("mtc_core/capture/", "mtc_core/model_", "mtc_core/gguf"),
-    "gguf": ("mtc_core/gguf",),
-    "datasets": ("mtc_core/text",),
+    "transformer_lens": ("mtc_core/capture/", "mtc_core/model/"),
+    "gguf": ("mtc_core/model/gguf",),
+    "datasets": ("mtc_core/tokens/text",),
 }
 NOT_IN_CORE = {"ray", "click", "pydantic", "rich", "orchestrator"}
 RAY_FILES = "orchestrator/ray"  # a folder, or files that begin so

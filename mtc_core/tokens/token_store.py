@@ -23,8 +23,8 @@ import numpy as np
 
 from mtc_core.atomic import write_bytes_atomic
 from mtc_core.errors import DataError
-from mtc_core.holdout import Half
-from mtc_core.packing import Contexts
+from mtc_core.tokens.holdout import Half
+from mtc_core.tokens.packing import Contexts
 
 STORE, HOLDOUT, END = "store.json", "holdout.json", "end.json"
 

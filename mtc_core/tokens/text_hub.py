@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mtc_core.data_config import DataConfig
 from mtc_core.errors import DataError
-from mtc_core.text_files import as_text, pick
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.text_files import as_text, pick
 
 
 def open_dataset(data: DataConfig) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from mtc_core.errors import ModelError
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.model_shape import ModelShape
 
 PREFIX = "package:"
 _QUANTISATION = re.compile(r"[.-](?P<type>I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
@@ -198,7 +198,7 @@ def _unpack_to(file: Path, folder: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mtc_core.quiet import quiet_transformers
+    from mtc_core.model.quiet import quiet_transformers
 
     # Newer versions would keep the weights packed, and fetch a kernel from the Hub to do so.
     config_type = getattr(transformers, "GgufConfig", None)

@@ -21,7 +21,7 @@ import numpy as np
 
 from mtc_core.errors import DataError
 from mtc_core.seeds import seed_of
-from mtc_core.token_store import TokenStore
+from mtc_core.tokens.token_store import TokenStore
 
 CACHED_STRETCHES = 4
 

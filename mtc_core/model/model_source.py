@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ModelError
-from mtc_core.gguf_package import PREFIX, GgufPackage
-from mtc_core.model_shape import ModelShape
+from mtc_core.model.gguf_package import PREFIX, GgufPackage
+from mtc_core.model.model_shape import ModelShape
 
 DTYPES = ("float32", "bfloat16", "float16")
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, to tell models apart
@@ -72,7 +72,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mtc_core.quiet import quiet_transformers
+    from mtc_core.model.quiet import quiet_transformers
 
     if dtype not in DTYPES:
         raise ModelError(f"model dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
@@ -109,7 +109,7 @@ def model_commit(name: str, revision: str = "main") -> str:
 def _load_tokenizer(place: _Place, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
-    from mtc_core.quiet import quiet_transformers
+    from mtc_core.model.quiet import quiet_transformers
 
     with quiet_transformers(), _explained(place.description):
         return AutoTokenizer.from_pretrained(

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtc_core.data_config import DataConfig
 from mtc_core.errors import DataError
 from mtc_core.seeds import digest
-from mtc_core.text_files import read_jsonl, read_parquet, read_txt, sections
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.text_files import read_jsonl, read_parquet, read_txt, sections
 
 PYTHON_DOCS = "python-docs"
 READERS: dict[str, Callable[..., Iterator]] = {
@@ -60,7 +60,7 @@ def _sources(data: DataConfig) -> list[Callable[[Any], Iterator]]:
     if data.path == PYTHON_DOCS:
         return [lambda at: sections(io.BytesIO(_python_docs()), PYTHON_DOCS, at)]
     if is_hub(data):
-        from mtc_core.text_hub import open_dataset, read_dataset
+        from mtc_core.tokens.text_hub import open_dataset, read_dataset
 
         return [lambda at: read_dataset(open_dataset(data), data, at)]
     return [_reader_of(path, data.column) for path in _files(data)]
@@ -87,7 +87,7 @@ def dataset_commit(data: DataConfig) -> str | None:
     """The commit of a dataset on the Hub, to pin it for the life of a run; None for local text."""
     if not is_hub(data):
         return None
-    from mtc_core.text_hub import hub_commit
+    from mtc_core.tokens.text_hub import hub_commit
 
     return hub_commit(data)
 

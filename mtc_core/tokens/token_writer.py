@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from mtc_core.atomic import remove_leftovers, write_json_atomic
-from mtc_core.data_config import DataConfig
 from mtc_core.errors import DataError
-from mtc_core.holdout import HALVES, Holdout
-from mtc_core.packing import Contexts, pack, text_per_context
 from mtc_core.seeds import digest
-from mtc_core.text import Cursor, Document, documents, source_listing
-from mtc_core.token_store import (
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.holdout import HALVES, Holdout
+from mtc_core.tokens.packing import Contexts, pack, text_per_context
+from mtc_core.tokens.text import Cursor, Document, documents, source_listing
+from mtc_core.tokens.token_store import (
     END,
     HOLDOUT,
     STORE,
@@ -31,7 +31,7 @@ from mtc_core.token_store import (
     window_name,
     write_contexts,
 )
-from mtc_core.tokenizer import TokenizerFacts
+from mtc_core.tokens.tokenizer import TokenizerFacts
 
 FORMAT = 1
 BATCH_DOCUMENTS = 512

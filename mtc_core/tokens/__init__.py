@@ -1,0 +1,1 @@
+"""From text to the rows of a step: documents, tokens, holdout, schedule."""
