@@ -10,6 +10,7 @@ import torch
 
 from mtc_core import MatryoshkaTranscoder, load_suite
 from orchestrator.cli import cli
+from orchestrator.manifest import expand, load_manifest
 from tests.core.tiny_models import save_tiny_model
 from tests.e2e.runs import run_here, write_manifest
 
@@ -47,6 +48,15 @@ def test_the_two_commands_stand_in_the_readme_where_ci_takes_them_from():
     assert [line for line in lines if line.startswith('pip install -e ".[dev]" ')] == [SECOND]
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'bash -c "$first"' in ci and 'bash -c "$second"' in ci
+
+
+def test_the_manifest_of_the_readme_is_the_quickstart(tmp_path):
+    path = tmp_path / "readme.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
+    shown, shipped = load_manifest(path), load_manifest(ROOT / "manifests" / "quickstart.yaml")
+    assert expand(shown, 30) == expand(shipped, 30)
+    assert shown.train.config() == shipped.train.config()
+    assert shown.data.config() == shipped.data.config() and shown.model == shipped.model
 
 
 def test_every_command_is_in_the_readme_and_every_one_there_exists():
