@@ -32,7 +32,8 @@ class HeldOut:
         self.statistics = trainer.statistics
         self.dead_share = trainer.dead_share
         self.dead_after = trainer.train.dead_after
-        self.chunk_rows = trainer.train.batch_tokens  # no more memory than a training step
+        # Dense activations and float64 errors take about four times the memory of a step's row.
+        self.chunk_rows = max(1, trainer.train.batch_tokens // 4)
         seen = float(trainer.threshold) >= 0
         self.ema_threshold = float(trainer.threshold) / self.statistics.c if seen else None
         tensors = fold(trainer.weights, self.statistics)

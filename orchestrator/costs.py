@@ -23,8 +23,9 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscoderCost:
-    """One transcoder. `state_bytes`: weights, both Adam moments, gradients, and ridge totals;
-    `checkpoint_bytes`: all of these but the gradients; `final_bytes`: weights and thresholds."""
+    """One transcoder. `state_bytes`: weights, both Adam moments, a fourth copy (the gradient in a
+    step, the folded weights at the end), and ridge totals; `checkpoint_bytes`: all of these but the
+    fourth copy; `final_bytes`: weights and thresholds."""
 
     params: int
     state_bytes: int
