@@ -193,6 +193,9 @@ def train_problems(train: TrainConfig) -> Iterator[str]:
     for name in ("tokens", "batch_tokens", "block_batches", "log_every_steps"):
         if getattr(train, name) < 1:
             yield f"{name} must be at least 1, found {getattr(train, name)}"
+    for name in ("warmup_steps", "dead_after_tokens"):
+        if (value := getattr(train, name)) is not None and value < 0:
+            yield f"{name} must be at least 0, found {value}"
     for name, kind in (("extreme", Extreme), ("dtype", ComputeDtype)):
         if getattr(train, name) not in get_args(kind):
             yield f"{name} must be one of {_listed(kind)}, found {getattr(train, name)!r}"

@@ -101,6 +101,9 @@ def _begin(
 
 
 def _check_widths(calibration: tuple[Tensor, Tensor], trainer: TranscoderTrainer) -> None:
+    if any(side.dim() != 2 for side in calibration) or len(calibration[0]) != len(calibration[1]):
+        shapes = " and ".join(str(list(side.shape)) for side in calibration)
+        raise DataError(f"calibration must be a pair of [n, d_in] and [n, d_out], found {shapes}")
     wanted = (trainer.weights.W_enc.shape[1], trainer.weights.W_dec.shape[1])
     found = (calibration[0].shape[-1], calibration[1].shape[-1])
     if found != wanted:

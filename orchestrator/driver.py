@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from threading import Event
 
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.manifest import load_manifest
 from orchestrator.prepare import OpenRun, Request, cell_jobs, open_run, write_tokens
 from orchestrator.run_folder import RunFolder
-from orchestrator.run_lock import run_lock
+from orchestrator.run_lock import LockLost, run_lock
 from orchestrator.run_log import PhaseLog, log_start, log_to
 from orchestrator.status import CellStatus
 from orchestrator.status_file import StatusFile
@@ -33,22 +34,22 @@ def run(request: Request, backend: Backend, console: Console) -> int:
     Raises MtcError for what the user can mend."""
     manifest = load_manifest(request.manifest, request.overrides)
     folder = RunFolder(request.root, manifest.name)
-    with run_lock(folder.path):
+    with run_lock(folder.path) as lost:
         opened = open_run(request.root, manifest, folder)
         with log_to(folder.log), interrupts() as interrupt:
             log_start(request.manifest, request.overrides, opened.threads, opened.plan.device)
             for note in opened.notes:
                 log.info("%s", note)
-            code = _train_and_report(opened, backend, interrupt, console)
+            code = _train_and_report(opened, backend, interrupt, lost, console)
             log.info("end: exit code %d", code)
     return code
 
 
 def _train_and_report(
-    run: OpenRun, backend: Backend, interrupt: Interrupt, console: Console
+    run: OpenRun, backend: Backend, interrupt: Interrupt, lost: Event, console: Console
 ) -> int:
     try:
-        last = _train(run, backend, interrupt, console)
+        last = _train(run, backend, interrupt, lost, console)
     except Interrupted:
         log.info("interrupted by %s", signal.Signals(interrupt.signal_number).name)
         console.print("interrupted: everything is saved; the same command continues the run")
@@ -65,7 +66,7 @@ def _train_and_report(
 
 
 def _train(
-    run: OpenRun, backend: Backend, interrupt: Interrupt, console: Console
+    run: OpenRun, backend: Backend, interrupt: Interrupt, lost: Event, console: Console
 ) -> CellStatus | None:
     """Bring every transcoder to its end; the last status, or None if there was nothing to do."""
     unfinished = run.unfinished
@@ -91,6 +92,8 @@ def _train(
         backend.start(cell_jobs(run))
         last = None
         while (status := backend.wait()) is not None:
+            if lost.is_set():  # without a checkpoint: the folder is another's now
+                raise LockLost("another driver has taken this run over after a long silence here")
             last = status
             _tell(status, view)
             phases.update(status.phase, status.step)

@@ -77,6 +77,8 @@ def open_run(root: Path, manifest: Manifest, folder: RunFolder) -> OpenRun:
     resolved, notes = found.resolved, list(_notes(found))
     if not found.resumed:
         resolved["pins"] = _pins(manifest, shape)
+        if not _same_text(folder.recorded(), resolved) or _was_rewritten(folder.tokens, text):
+            folder.forget_tokens()
         folder.begin(resolved, manifest.source_text)
     elif _was_rewritten(folder.tokens, text) and not folder.trained():
         folder.forget_tokens()
@@ -99,6 +101,17 @@ def _notes(found: Found) -> Iterator[str]:
     elif found.changes:
         listed = "; ".join(found.changes)
         yield f"replaced a manifest under which nothing was trained: {listed}"
+
+
+def _same_text(recorded: dict[str, Any] | None, resolved: dict[str, Any]) -> bool:
+    """Whether tokens of an earlier manifest are those of this one too: they cost time."""
+    if recorded is None:
+        return False
+    before, now = (
+        (side["data"], side["pins"]["model"], side["pins"]["dataset"])
+        for side in (recorded, resolved)
+    )
+    return before == now
 
 
 def _was_rewritten(tokens: Path, text: list[list[Any]]) -> bool:

@@ -105,9 +105,15 @@ class RunFolder:
         """`resolved.json`, or None before the first invocation. Raises ConfigError if damaged."""
         try:
             with disk_errors(self.path, "read"):
-                return json.loads(self.resolved.read_bytes()) if self.resolved.exists() else None
+                if not self.resolved.exists():
+                    return None
+                content = json.loads(self.resolved.read_bytes())
         except ValueError as error:
             raise ConfigError(f"{self.resolved} is damaged: {error}") from None
+        needed = {"pins", "specs", "resources"}
+        if not isinstance(content, dict) or not needed <= content.keys():
+            raise ConfigError(f"{self.resolved} is damaged: it lacks {', '.join(sorted(needed))}")
+        return content
 
     def examine(self, manifest: Manifest, resolved: Mapping[str, Any]) -> Found:
         """Whether this invocation continues the run here. `resolved` is that of `resolve`; nothing
@@ -121,6 +127,7 @@ class RunFolder:
                     f"{self.path} holds trained transcoders, and no {self.resolved.name} that says "
                     "of what; restore it, or give this run another name"
                 )
+            self._refuse_what_is_no_run()
             return Found(dict(resolved), (), resumed=False)
         now = {**resolved, "pins": recorded["pins"]}
         if manifest.resources.threads == "auto":
@@ -144,7 +151,6 @@ class RunFolder:
             self.resolved.unlink(missing_ok=True)
             sync(self.path)
             self.plan.unlink(missing_ok=True)
-            self.forget_tokens()
             if self.transcoders.exists():
                 shutil.rmtree(self.transcoders)
             write_bytes_atomic(self.manifest, manifest_text.encode())
@@ -155,6 +161,15 @@ class RunFolder:
         with disk_errors(self.tokens, "written"):
             if self.tokens.exists():
                 shutil.rmtree(self.tokens)
+
+    def _refuse_what_is_no_run(self) -> None:
+        """Beginning a run clears its folders: they must not be somebody's own."""
+        own = [path for path in (self.tokens, self.transcoders) if path.exists()]
+        if own and not self.manifest.exists():
+            raise ConfigError(
+                f"{self.path} is no run folder, and has a folder {own[0].name} of its own; choose "
+                "another --root, or another name"
+            )
 
     def _with_new_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """The recorded manifest, completed by keys that have come to exist since."""

@@ -1,7 +1,9 @@
 """One driver at a time works on a run folder: `lock.json` says which, and that it still lives.
 
-A driver on this machine is looked up among the processes; one on another machine counts as gone
-when it has given no sign for a minute. Commands that only read need no lock.
+A driver that we can see is looked up among the processes. One on another machine counts as gone
+when it has given no sign for a minute; one under our host's name that we cannot see (a container,
+a machine of the same name, before a restart) after a few missed signs. A driver that finds itself
+replaced stops. Commands that only read need no lock.
 """
 
 from __future__ import annotations
@@ -27,18 +29,23 @@ from orchestrator.disk_errors import disk_errors
 NAME = "lock.json"
 BEAT_S = 5.0
 SILENT_S = 60.0
+UNSEEN_S = 3 * BEAT_S
 TRIES = 100
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_CLOCK_STEP_S = 2.0  # start times are told by a clock that may be set meanwhile
+
+
+class LockLost(Exception):
+    """Another driver took the run while this one gave no sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Which process holds a run; times in seconds since 1970."""
+    """Which process holds a run. process_started: of `started`; since: seconds since 1970."""
 
     host: str
     pid: int
     boot_id: str
+    pid_namespace: str
     process_started: float
     since: float
 
@@ -48,7 +55,8 @@ class Holder:
             host=socket.gethostname(),
             pid=os.getpid(),
             boot_id=_boot_id(),
-            process_started=psutil.Process().create_time(),
+            pid_namespace=_pid_namespace(),
+            process_started=started(os.getpid()),
             since=time.time(),
         )
 
@@ -56,33 +64,46 @@ class Holder:
         """Whether it may still be at work. silent_s: seconds since its last sign."""
         if self.host != socket.gethostname():
             return silent_s < SILENT_S
-        return self.boot_id == _boot_id() and is_running(self.pid, self.process_started)
+        if (self.boot_id, self.pid_namespace) != (_boot_id(), _pid_namespace()):
+            return silent_s < UNSEEN_S
+        return is_running(self.pid, self.process_started)
 
 
-def is_running(pid: int, started: float) -> bool:
-    """Whether that very process of this machine lives, not another of the same number."""
+def started(pid: int) -> float:
+    """When a process began: ticks since boot, which no setting of a clock changes; where there is
+    no /proc, seconds since 1970. Raises psutil.NoSuchProcess."""
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < _CLOCK_STEP_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return float(fields[19])
+    except OSError:
+        return psutil.Process(pid).create_time()
+
+
+def is_running(pid: int, since: float) -> bool:
+    """Whether the process that began then lives, not another of the same number."""
+    try:
+        return started(pid) == since and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder while inside; it is made if absent, and removed if it is left empty.
+def run_lock(folder: Path) -> Iterator[threading.Event]:
+    """Hold a run folder while inside; it is made if absent, and removed if it is left empty. The
+    event yielded is set when another driver has taken our place, after we gave no sign for long.
 
     Raises ConfigError if another driver works there, or if the folder cannot be written."""
     path = folder / NAME
     with disk_errors(folder, "written"):
         was_there = folder.exists()
         me = _take(path)
-    ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, ended), name="run-lock", daemon=True)
+    ended, lost = threading.Event(), threading.Event()
+    heart = threading.Thread(
+        target=_beat, args=(path, me, ended, lost), name="run-lock", daemon=True
+    )
     heart.start()
     try:
-        yield
+        yield lost
     finally:
         ended.set()
         heart.join()
@@ -93,9 +114,12 @@ def run_lock(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
+def _beat(path: Path, me: Holder, ended: threading.Event, lost: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         with suppress(OSError):
+            if _parse(path.read_bytes()) != me:
+                lost.set()
+                return
             os.utime(path)
 
 
@@ -158,6 +182,13 @@ def _now_on_disk(folder: Path) -> float:
     """The time by the clock that dates files there, which may be another machine's."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp") as file:
         return os.stat(file.name).st_mtime
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _boot_id() -> str:

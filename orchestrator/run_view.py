@@ -25,8 +25,9 @@ def run_state(folder: Path) -> dict[str, Any]:
     rows = []
     for ended in figures(folder):
         row = known.get(ended.id, {"id": ended.id, "step": 0, "state": "waiting"})
-        if ended.evaluation:
-            row |= {"state": "done", "test": ended.evaluation["ordinary"]}
+        if ended.done:
+            figures_of = {"test": ended.evaluation["ordinary"]} if ended.evaluation else {}
+            row |= {"state": "done", **figures_of}
         elif ended.failure:
             row |= {"state": "failed", "reason": ended.failure}
         elif row["state"] in ("done", "failed"):  # its files were taken away since
@@ -39,7 +40,8 @@ def figures(folder: Path) -> list[Ended]:
     """The held-out figures of every transcoder of a run, as far as there are any."""
     run = RunFolder(folder.parent, folder.name)
     recorded = run.recorded()
-    assert recorded is not None, "find_run looks for resolved.json"
+    if recorded is None:  # it was there when the folder was found
+        raise ConfigError(f"{folder} is just being begun anew; look again in a moment")
     return read_ended(run, list(recorded["specs"]))
 
 

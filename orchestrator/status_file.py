@@ -13,9 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from orchestrator.run_lock import SILENT_S, is_running
+from orchestrator.run_lock import SILENT_S, is_running, started
 from orchestrator.status import CellStatus
 from orchestrator.view import tokens_per_second
 
@@ -37,7 +35,7 @@ class StatusFile:
             "steps": steps,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
+            "process_started": started(os.getpid()),
         }
         self._write()
 
@@ -78,10 +76,10 @@ def read_status(run: Path) -> dict[str, Any] | None:
     none, or if a power cut has left it damaged."""
     try:
         content = json.loads((run / NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        if content["state"] == "running" and not _alive(content):
+            content["state"] = "killed"
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if content["state"] == "running" and not _alive(content):
-        content["state"] = "killed"
     return content
 
 

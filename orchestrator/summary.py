@@ -11,6 +11,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from mtc_core.errors import ConfigError
 from orchestrator.run_folder import RunFolder
 from orchestrator.status import CellStatus
 from orchestrator.transcoder_folder import TranscoderFolder
@@ -26,10 +27,11 @@ class Ended:
     id: str
     evaluation: dict[str, Any] | None
     failure: str | None
+    done: bool
 
     @property
     def state(self) -> str:
-        return "done" if self.evaluation else "failed" if self.failure else "unfinished"
+        return "done" if self.done else "failed" if self.failure else "unfinished"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: id, state, and figures or the reason of the failure where there are any."""
@@ -44,12 +46,16 @@ def read_ended(run: RunFolder, ids: list[str]) -> list[Ended]:
 
 def _ended(id: str, folder: TranscoderFolder) -> Ended:
     # evaluation.json is written before final/, without which it will be written again.
-    evaluation = _read(folder.evaluation) if folder.final.exists() else None
-    return Ended(id, evaluation, (_read(folder.failed) or {}).get("reason"))
+    done = folder.final.exists()
+    evaluation = _read(folder.evaluation) if done else None
+    return Ended(id, evaluation, (_read(folder.failed) or {}).get("reason"), done)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
 
 
 def show_quality(console: Console, rows: list[Ended]) -> None:
@@ -111,6 +117,8 @@ def _parts(evaluation: dict[str, Any]) -> tuple[dict, dict, tuple[float, float],
 
 
 def _unfinished(row: Ended) -> str:
+    if row.done:
+        return "its evaluation.json is gone"
     return "stopped, see below" if row.failure else "not finished"
 
 

@@ -46,6 +46,8 @@ def test_a_spec_that_cannot_be_trained_is_refused(changes, says):
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
         ({"dtype": "float64"}, "dtype must be one of float32, bfloat16, found 'float64'"),
         ({"extreme": "masked"}, "extreme must be one of mask, bound, keep, found 'masked'"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
+        ({"dead_after_tokens": -1}, "dead_after_tokens must be at least 0"),
         ({"decay_fraction": 2.0}, "decay_fraction must be between 0 and 1"),
     ],
 )

@@ -72,6 +72,20 @@ def test_mistakes_found_after_the_folder_was_begun_can_be_mended(model, tmp_path
     assert 'data.path: was "python-docs", now' in log
 
 
+def test_tokens_outlive_a_mended_mistake_that_is_not_about_text(model, tmp_path):
+    wrong = "  - {source: 0.resid_mid, target: blocks.0.hook_nothing}"
+    with pytest.raises(MtcError, match="hook_nothing"):
+        run_here(small(tmp_path, model, transcoders=wrong), tmp_path)
+    window = tmp_path / "small" / "tokens" / "window-00000.ids.npy"
+    written = window.stat()
+    code, printed = run_here(small(tmp_path, model), tmp_path)
+    assert code == 0, printed
+    assert (window.stat().st_ino, window.stat().st_mtime_ns) == (
+        written.st_ino,
+        written.st_mtime_ns,
+    )
+
+
 def test_text_that_changed_before_anything_was_trained_is_read_anew(model, tmp_path):
     text = corpus(tmp_path / "text.jsonl")
     whole = (tmp_path / "text.jsonl").read_text()

@@ -196,7 +196,8 @@ def test_a_manifest_replaces_one_under_which_nothing_was_trained(tmp_path: Path)
     resolved = json.loads((folder / "resolved.json").read_text())
     assert resolved["data"]["path"] == "corpus.txt"
     assert resolved["pins"] == {"provider": "bridge"}
-    assert not (folder / "tokens").exists() and not (folder / "transcoders").exists()
+    assert not (folder / "transcoders").exists()
+    assert (folder / "tokens").exists()  # whether they still fit is not for the folder to say
 
 
 @pytest.mark.parametrize("trace", ["checkpoints/step-000000001", "final", "failed.json"])
@@ -213,8 +214,8 @@ def test_a_replacement_that_is_killed_leaves_a_folder_that_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     open_run(tmp_path)
-    tokens = tmp_path / "runs/t/tokens"
-    tokens.mkdir()
+    transcoders = tmp_path / "runs/t/transcoders"
+    transcoders.mkdir()
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -225,7 +226,7 @@ def test_a_replacement_that_is_killed_leaves_a_folder_that_begins(
         open_run(tmp_path, {8: "seed: 3"})
     found = open_run(tmp_path, {8: "seed: 4"})
     assert not found.resumed and found.resolved["seed"] == 4
-    assert not tokens.exists()
+    assert not transcoders.exists()
     assert open_run(tmp_path, {8: "seed: 4"}).resumed
 
 
@@ -283,3 +284,23 @@ def test_roots_that_cannot_hold_a_run_are_told(tmp_path: Path) -> None:
         open_run(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot be read .*choose another --root"):
         RunFolder(tmp_path / ("x" * 300), "t").recorded()
+
+
+def test_a_folder_of_somebody_elses_is_never_cleared(tmp_path: Path) -> None:
+    mine = tmp_path / "t" / "tokens" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("keep")
+    manifest = load_manifest(write_manifest(tmp_path))
+    folder = RunFolder(tmp_path, "t")
+    with pytest.raises(ConfigError, match="is no run folder, and has a folder tokens of its own"):
+        folder.examine(manifest, resolve(manifest, 12, 2))
+    assert mine.read_text() == "keep"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"pins": {}}', "{"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    folder = RunFolder(tmp_path, "t")
+    folder.path.mkdir()
+    folder.resolved.write_text(content)
+    with pytest.raises(ConfigError, match=r"resolved\.json is damaged"):
+        folder.recorded()

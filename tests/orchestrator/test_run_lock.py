@@ -16,7 +16,7 @@ import pytest
 
 from mtc_core.errors import ConfigError
 from orchestrator import run_lock as module
-from orchestrator.run_lock import NAME, SILENT_S, Holder, is_running, run_lock
+from orchestrator.run_lock import NAME, SILENT_S, UNSEEN_S, Holder, is_running, run_lock
 
 
 def left_behind(folder: Path, silent_s: float = 0, **changes: object) -> Path:
@@ -84,8 +84,13 @@ def test_a_killed_holder_is_replaced_at_once_even_before_anyone_has_buried_it(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pid": 2**22 + 1}, {"process_started": 1e9}, {"boot_id": "before the restart"}],
-    ids=["pid gone", "pid reused", "machine restarted"],
+    [
+        {"pid": 2**22 + 1},
+        {"process_started": 1e9},
+        {"boot_id": "before the restart", "silent_s": UNSEEN_S + 1},
+        {"pid_namespace": "of a container", "silent_s": UNSEEN_S + 1},
+    ],
+    ids=["pid gone", "pid reused", "machine restarted", "container gone"],
 )
 def test_a_holder_that_cannot_live_any_more_is_replaced(
     tmp_path: Path, changes: dict[str, object]
@@ -93,6 +98,26 @@ def test_a_holder_that_cannot_live_any_more_is_replaced(
     left_behind(tmp_path, **changes)
     with run_lock(tmp_path):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("changes", [{"boot_id": "of another"}, {"pid_namespace": "of another"}])
+def test_a_holder_of_our_host_name_that_we_cannot_see_keeps_the_run_while_it_gives_signs(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    left_behind(tmp_path, **changes)
+    with pytest.raises(ConfigError, match="is being worked on"), run_lock(tmp_path):
+        pass
+
+
+def test_a_driver_that_was_replaced_is_told_and_leaves_the_lock_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    with run_lock(tmp_path) as lost:
+        assert not lost.is_set()
+        left_behind(tmp_path, pid=1)
+        assert lost.wait(20)
+    assert json.loads((tmp_path / NAME).read_text())["pid"] == 1
 
 
 def test_a_remote_holder_counts_as_gone_when_it_has_been_silent_long_enough(
@@ -133,7 +158,7 @@ def test_of_many_that_come_at_once_one_gets_the_run(tmp_path: Path, dead: bool) 
         folder = tmp_path / str(attempt)
         folder.mkdir()
         if dead:
-            left_behind(folder, boot_id="before the restart")
+            left_behind(folder, boot_id="before the restart", silent_s=UNSEEN_S + 9)
         got, together, held = [], threading.Barrier(8), threading.Barrier(8)
 
         def contend(folder=folder, got=got, together=together, held=held) -> None:
