@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mtc_core.atomic import new_folder, write_json_atomic
+from mtc_core.checkpoint import DIGESTS, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError, SiteError
 from mtc_core.metrics import Population
@@ -125,7 +126,8 @@ class MatryoshkaTranscoder(nn.Module):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write `config.json` and `weights.safetensors`; the folder appears whole or not at all."""
+        """Write `config.json`, `weights.safetensors` and the digests of both; the folder appears
+        whole or not at all."""
         from safetensors.torch import save_file
 
         tensors = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
@@ -133,6 +135,8 @@ class MatryoshkaTranscoder(nn.Module):
             write_json_atomic(temporary / CONFIG, self.config())
             # One metadata key only: safetensors writes several in random order.
             save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+            digests = {name: file_digest(temporary / name) for name in (CONFIG, WEIGHTS)}
+            write_json_atomic(temporary / DIGESTS, digests)
 
     def config(self) -> dict[str, Any]:
         """What `config.json` holds."""

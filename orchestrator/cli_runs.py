@@ -1,4 +1,4 @@
-"""Commands that look at runs: `status`, `list`, `metrics`. They read files and need no lock."""
+"""Commands that look at runs: `status`, `list`, `metrics`. They need no lock."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def status(run: str, root: str, as_json: bool) -> None:
 @json_option
 def list_runs(root: str, as_json: bool) -> None:
     """List the runs under --root."""
-    from orchestrator.run_view import run_state, show_list
+    from orchestrator.run_view import listed_state, show_list
     from orchestrator.terminal import make_console
 
     with disk_errors(Path(root), "read"):
         folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
-    states = [run_state(folder) for folder in folders]
+    states = [listed_state(folder, whole=as_json) for folder in folders]
     if as_json:
         click.echo(json.dumps(states, indent=2))
     elif states:

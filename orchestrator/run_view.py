@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mtc_core.errors import ConfigError
+from mtc_core.errors import ConfigError, MtcError
+from orchestrator.registry.index import open_index
 from orchestrator.run_folder import RunFolder
 from orchestrator.status_file import read_status
 from orchestrator.summary import Ended, read_ended
@@ -20,10 +23,24 @@ CURVE_LINES = 20
 
 def run_state(folder: Path) -> dict[str, Any]:
     """How a run stands: JSON-able. A run without status.json never got to training."""
+    return _state(folder, figures(folder))
+
+
+def listed_state(folder: Path, whole: bool) -> dict[str, Any]:
+    """The same from the run's index, for a run among many; the held-out figures whole, or the FVU
+    alone. A run that cannot be read hides none of the others: its state is `unreadable`."""
+    try:
+        with closing(open_index(folder)) as index:
+            return _state(folder, _indexed(index, whole))
+    except MtcError as error:
+        return {"state": "unreadable", "reason": str(error), "run": str(folder), "transcoders": []}
+
+
+def _state(folder: Path, rows_on_disk: list[Ended]) -> dict[str, Any]:
     live = read_status(folder) or {"state": "prepared"}
     known = {row["id"]: row for row in live.get("transcoders", [])}
     rows = []
-    for ended in figures(folder):
+    for ended in rows_on_disk:
         row = known.get(ended.id, {"id": ended.id, "step": 0, "state": "waiting"})
         if ended.done:
             figures_of = {"test": ended.evaluation["ordinary"]} if ended.evaluation else {}
@@ -34,6 +51,25 @@ def run_state(folder: Path) -> dict[str, Any]:
             row |= {"state": "waiting"}
         rows.append(row)
     return {**live, "run": str(folder), "transcoders": rows}
+
+
+def _indexed(index: sqlite3.Connection, whole: bool) -> list[Ended]:
+    """What `figures` reads from files, but of ordinary rows alone."""
+    rows = index.execute(
+        f"SELECT id, state, reason, {'figures' if whole else 'fvu'} FROM transcoders "
+        "LEFT JOIN populations ON transcoder = id AND population = 'ordinary' "
+        "ORDER BY transcoders.rowid"
+    )
+    return [
+        Ended(id, _ordinary(test, whole), reason, state == "done")
+        for id, state, reason, test in rows
+    ]
+
+
+def _ordinary(test: Any, whole: bool) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    return {"ordinary": json.loads(test) if whole else {"fvu": test}}
 
 
 def figures(folder: Path) -> list[Ended]:
@@ -109,6 +145,9 @@ def show_list(console: Console, states: list[dict[str, Any]]) -> None:
             _figure(sum(known) / len(known) if known else None, ".3f"),
         )
     console.print(table)
+    for state in states:
+        if reason := state.get("reason"):
+            console.print(f"{state['run']}: {reason}", soft_wrap=True)
 
 
 def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:

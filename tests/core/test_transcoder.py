@@ -1,5 +1,6 @@
 """A trained transcoder: what encode, decode, evaluate, save and load promise."""
 
+import hashlib
 import json
 
 import pytest
@@ -115,6 +116,20 @@ def test_save_and_load_keep_every_bit(tc, tmp_path):
     small.same_bits(
         MatryoshkaTranscoder.load(tmp_path / "deep/final").state_dict(), again.state_dict()
     )
+
+
+def test_a_saved_transcoder_vouches_for_its_bytes(tc, tmp_path):
+    tc.save(tmp_path / "final")
+    digests = json.loads((tmp_path / "final" / "sha256.json").read_text())
+    assert list(digests) == ["config.json", "weights.safetensors"]
+    for name, digest in digests.items():
+        content = (tmp_path / "final" / name).read_bytes()
+        assert digest == hashlib.sha256(content).hexdigest()
+    tc.save(tmp_path / "again")
+    files = [sorted((tmp_path / folder).iterdir()) for folder in ("final", "again")]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+    (tmp_path / "final" / "sha256.json").unlink()  # saved before there were digests
+    small.same_bits(MatryoshkaTranscoder.load(tmp_path / "final").state_dict(), tc.state_dict())
 
 
 def test_the_documented_formula_holds_on_the_file_alone(tmp_path):

@@ -1,0 +1,126 @@
+"""REGISTRY.md says what is in a run folder and in its index: all of it, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator.registry.index import APPLICATION_ID, SCHEMA_VERSION, open_index
+from orchestrator.run_lock import NAME as LOCK
+from orchestrator.run_lock import run_lock
+from tests.core.tiny_models import save_tiny_model
+from tests.e2e.runs import run_here, write_manifest
+from tests.orchestrator.registry_runs import make_run
+
+DOCUMENT = (Path(__file__).parents[2] / "orchestrator" / "REGISTRY.md").read_text()
+FILES = DOCUMENT.split("## Files")[1].split("\n## ")[0]
+INDEX = DOCUMENT.split("## Index")[1].split("\n## ")[0]
+OPEN = "…"  # after the keys: there may be more
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of every table row but headings."""
+    lines = re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def pattern(path: str) -> re.Pattern[str]:
+    rule = re.escape(path).replace("ID", r"[^/]+").replace("STEP", r"\d{9}")
+    return re.compile(rule.replace("NUMBER", r"\d{4,}") + (".*" if path == "wandb/" else ""))
+
+
+DESCRIBED = {path: row for row in rows(FILES) for path in names(row[0])}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A finished run of the driver, one that holds its lock, and one with a failure."""
+    folder = tmp_path_factory.mktemp("registered")
+    model = save_tiny_model(folder / "model", family="llama", n_layers=1)
+    pair = "  - {layers: 0, source: resid_mid, target: mlp_out}"
+    manifest = write_manifest(folder, model, tokens=256 * 8, transcoders=pair)
+    code, printed = run_here(manifest, folder)
+    assert code == 0, printed
+    open_index(folder / "small").close()
+    return [folder / "small", make_run(folder / "other")]
+
+
+def files(run: Path) -> list[str]:
+    return [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+
+
+def described_as(file: str) -> list[str]:
+    found = [path for path in DESCRIBED if not path.endswith("/") or path == "wandb/"]
+    return [path for path in found if pattern(path).fullmatch(file)]
+
+
+def test_every_file_of_a_run_is_described_once(runs: list[Path]) -> None:
+    assert len(files(runs[0])) > 20
+    for run in runs:
+        for file in files(run):
+            assert len(described_as(file)) == 1, file
+
+
+def test_every_file_described_is_written_by_a_run(runs: list[Path]) -> None:
+    with run_lock(runs[1]):
+        found = {path for run in runs for file in files(run) for path in described_as(file)}
+    # This corpus is read to its end or not, as its size has it; W&B is off.
+    elsewhere = {"tokens/end.json", "tracking.json", "wandb/"}
+    described = {path for path in DESCRIBED if not path.endswith("/") or path == "wandb/"}
+    assert described - found <= elsewhere
+
+
+def test_the_keys_described_are_those_of_the_files(runs: list[Path]) -> None:
+    checked = set()
+    with run_lock(runs[1]):
+        for run in runs:
+            for file in filter(lambda name: name.endswith(".json"), files(run)):
+                (path,) = described_as(file)
+                cell = DESCRIBED[path][2]
+                if not names(cell):
+                    continue  # another document has them
+                checked.add(path)
+                described, there = set(names(cell)), set(json.loads((run / file).read_bytes()))
+                if cell.startswith("`id` and the spec"):
+                    described.discard("resolved.json")
+                if run == runs[0] or file == LOCK:  # the other has no driver's files
+                    assert described <= there, file
+                if OPEN not in cell:
+                    assert there <= described, file
+    assert len(checked) > 12
+
+
+def test_every_table_and_column_is_described_with_its_type_and_there_are_no_others(
+    runs: list[Path],
+) -> None:
+    sections = re.split(r"^`(\w+)`: ", INDEX, flags=re.MULTILINE)[1:]
+    described = {
+        table: {name: kind for cell, kind, _ in rows(text) for name in names(cell)}
+        for table, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+    with closing(open_index(runs[0])) as index:
+        tables = [
+            name for (name,) in index.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        ]
+        there = {
+            table: {row[1]: row[2] for row in index.execute(f"PRAGMA table_info({table})")}
+            for table in tables
+        }
+    assert described == there
+
+
+def test_the_marks_and_the_example_hold(runs: list[Path]) -> None:
+    assert f"`application_id` 0x{APPLICATION_ID:X}, `user_version` {SCHEMA_VERSION}" in INDEX
+    (query,) = re.findall(r'^sqlite3 .*"(SELECT .*)"$', INDEX, re.MULTILINE)
+    with closing(sqlite3.connect(runs[0] / "index.sqlite")) as index:
+        ((id, fvu),) = index.execute(query)
+    assert id.startswith("L00.") and 0 < fvu < 2
