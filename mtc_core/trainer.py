@@ -42,9 +42,17 @@ class StepReport:
 
     loss: Tensor
     fvu_P: Tensor  # of prefixes 1..m, over this step's ordinary rows, in units of V
+    variance: float  # V
     aux: Tensor
     l0: Tensor  # kept nonzeros per row with a weight
     extreme: Tensor  # share of extreme rows
+
+    @property
+    def l2_P(self) -> Tensor:
+        """mean_n ‖y_n − ŷ_{i,n}‖² of prefixes i = 1..m: squared error per ordinary row, summed over
+        target dimensions, in scaled units (where a row's distance from the mean is V = d_out on
+        average). Computed when asked for."""
+        return self.fvu_P * self.variance
 
 
 class TranscoderTrainer:
@@ -113,7 +121,8 @@ class TranscoderTrainer:
             self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)
         self.step_index += 1
         l0 = kept.acts_n.numel() / batch.count
-        return StepReport(loss, step.fvu_P, aux, l0, extreme_B.double().mean())
+        variance = self.objective.variance
+        return StepReport(loss, step.fvu_P, variance, aux, l0, extreme_B.double().mean())
 
     def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
         """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
@@ -208,9 +217,14 @@ class TranscoderTrainer:
         self.silent_F[kept.latents_n] = 0
 
     @property
+    def dead(self) -> int:
+        """Number of latents silent for `dead_after` rows or more."""
+        return int((self.silent_F >= self.train.dead_after).sum())
+
+    @property
     def dead_share(self) -> float:
-        """Share of latents silent for `dead_after` rows or more."""
-        return float((self.silent_F >= self.train.dead_after).double().mean())
+        """`dead` as a share of all latents."""
+        return self.dead / self.spec.d_sae
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, as tensors (shared with the trainer)."""

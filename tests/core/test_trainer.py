@@ -10,6 +10,7 @@ from mtc_core.errors import TrainingStopped
 from mtc_core.sites import Site
 from mtc_core.trainer import ENCODER_LENGTH, initial_weights
 from tests.core import small
+from tests.oracles import naive
 
 
 @pytest.mark.parametrize("selection", ["batchtopk", "topk"])
@@ -139,6 +140,36 @@ def test_a_non_finite_row_stops_training_and_leaves_the_weights(where, value, se
     for name in before:
         if name.startswith(("W_", "b_", "adam.", "ridge.", "step", "silent")):
             assert torch.equal(before[name], after[name]), name
+
+
+@pytest.mark.parametrize("extreme", [0, 4])
+def test_squared_error_is_summed_over_dimensions_and_averaged_over_ordinary_rows(extreme):
+    trainer = small.trainer({"selection": "topk"}, extreme=8, dtype=torch.float64)
+    small.run(trainer, 0, 5, extreme=extreme)
+    weights = {name: tensor.clone() for name, tensor in trainer.weights.tensors().items()}
+    batch, extreme_B = trainer.scaler(*small.rows(seed=1005, extreme=extreme))
+    (report,) = small.run(trainer, 5, 6, extreme=extreme)
+    assert int(extreme_B.sum()) == extreme
+    x, y = batch.x_BI[~extreme_B], batch.y_BO[~extreme_B]
+    pre = x @ weights["W_enc"].T + weights["b_enc"]
+    acts = pre.relu() * naive.select(pre, selection="topk", k=trainer.spec.k, count=len(x))
+    outputs = naive.reconstructions(
+        acts, weights["W_dec"], weights["b_dec"], trainer.spec.group_sizes
+    )
+    wanted = torch.stack([(y - out).square().sum(1).mean() for out in outputs[1:]])
+    assert torch.allclose(report.l2_P, wanted, rtol=1e-9)
+    assert torch.allclose(report.fvu_P * small.D_OUT, report.l2_P, rtol=1e-12)
+
+
+def test_dead_latents_are_those_silent_for_long_enough():
+    trainer = small.trainer({}, {"dead_after_tokens": 128})
+    trainer.weights.b_enc[:10] = -1e3
+    small.run(trainer, 0, 1)
+    assert trainer.dead == 0 and trainer.dead_share == 0
+    small.run(trainer, 1, 2)
+    silent = int((trainer.silent_F >= 128).sum())
+    assert trainer.dead == silent >= 10
+    assert trainer.dead_share == silent / trainer.spec.d_sae
 
 
 def test_two_trainers_interleaved_equal_each_alone():
