@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mtc_core.errors import DataError
 from mtc_core.tokens.data_config import DataConfig
@@ -24,7 +25,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One CUDA device. free_bytes is None where nobody has looked, which takes memory there."""
+    """One CUDA device. free_bytes is None where nobody has looked: looking takes memory there."""
 
     name: str
     memory_bytes: int
@@ -41,16 +42,19 @@ class Inventory:
     gpus: tuple[Gpu, ...] | None = None
 
 
-def take_inventory(root: Path, device: str = "cpu") -> Inventory:
+def take_inventory(
+    root: Path, device: str = "cpu", cells: int | Literal["auto"] = "auto"
+) -> Inventory:
     """Look at this machine; `root` says which disk. For any resources.device but `cpu` GPUs are
-    looked for, which loads torch. Raises ConfigError for a root that cannot be looked at."""
+    looked for, which loads torch; for the free memory only of those that so many resources.cells
+    may take. Raises ConfigError for a root that cannot be looked at."""
     with disk_errors(root, "read"):
         disk_bytes = shutil.disk_usage(_existing(root)).free
     return Inventory(
         cores=_cores(),
         memory_bytes=_free_memory(),
         disk_bytes=disk_bytes,
-        gpus=None if device == "cpu" else _gpus(int(device.partition(":")[2] or 0)),
+        gpus=None if device == "cpu" else _gpus(_usable(device, cells)),
     )
 
 
@@ -101,7 +105,15 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _gpus(used: int) -> tuple[Gpu, ...]:
+def _usable(device: str, cells: int | Literal["auto"]) -> range:
+    """GPUs that cells may take, as far as they are there."""
+    _, named, index = device.partition(":")
+    if named:
+        return range(int(index), int(index) + 1)
+    return range(sys.maxsize if cells == "auto" else cells)
+
+
+def _gpus(usable: range) -> tuple[Gpu, ...]:
     if find_spec("torch") is None:
         return ()
     import torch
@@ -109,6 +121,6 @@ def _gpus(used: int) -> tuple[Gpu, ...]:
     found = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        free = torch.cuda.mem_get_info(index)[0] if index == used else None
+        free = torch.cuda.mem_get_info(index)[0] if index in usable else None
         found.append(Gpu(properties.name, properties.total_memory, free))
     return tuple(found)

@@ -1,55 +1,36 @@
 """The plan: what a manifest comes to on a machine, before anything is loaded. Data, no actions.
 
 A pure function of the manifest, the model's shape and an inventory; frozen, and JSON by `to_dict`.
-One topology exists: `fused`, in one process on one device.
+One topology exists: `fused`, one or several cells that each forward and train a part of the layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.sites import Site
 from orchestrator import costs
-from orchestrator.costs import TranscoderCost
+from orchestrator.cell_plan import (
+    CellPlan,
+    Part,
+    TranscoderPlan,
+    distinct_sites,
+    plan_cells,
+    plan_transcoder,
+    together,
+)
 from orchestrator.inventory import Inventory
 from orchestrator.manifest import Manifest, check_model, expand
-from orchestrator.messages import Problem, raise_problems
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TranscoderPlan:
-    """One transcoder. `forward_flops_per_token` is what training it alone would add."""
-
-    id: str
-    source: str
-    target: str
-    d_in: int
-    d_out: int
-    d_sae: int
-    k: int
-    cost: TranscoderCost
-    forward_flops_per_token: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellPlan:
-    """A process that forwards and trains. `tensors` are captured once, however many read them."""
-
-    name: str
-    device: str
-    transcoders: tuple[str, ...]
-    tensors: tuple[str, ...]
-    deepest: str
-    blocks_run: int
+from orchestrator.placement import device_names, place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardPlan:
-    """The shared forward against one forward per transcoder, in FLOPs per token."""
+    """The forwards of all cells, one each, against one forward per transcoder: FLOPs per token.
+    `blocks_run` are those of the deepest cell."""
 
     blocks_run: int
     n_layers: int
@@ -87,18 +68,12 @@ class SchedulePlan:
         return f"{times} over {self.stored_rows:,} rows of text"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A share of memory or disk, and the manifest key that changes it."""
-
-    what: str
-    bytes: int
-    key: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that `run` will do, and what it takes."""
+    """Everything that `run` will do, and what it takes.
+
+    device: where, in words: `cpu`, `cuda:0`, or `cuda:0-3` for a GPU per cell. memory: of all cells
+    where they share the machine's; on GPUs that of the fullest. memory_device says which it is."""
 
     name: str
     model: str
@@ -111,6 +86,7 @@ class Plan:
     forward: ForwardPlan
     schedule: SchedulePlan
     memory: tuple[Part, ...]
+    memory_device: str
     disk: tuple[Part, ...]
     notes: tuple[str, ...]
 
@@ -127,6 +103,9 @@ class Plan:
         plain = asdict(self)
         plain["forward"]["share"] = self.forward.share
         plain["memory_bytes"], plain["disk_bytes"] = self.memory_bytes, self.disk_bytes
+        for cell, plain_cell in zip(self.cells, plain["cells"], strict=True):
+            plain_cell["flops_per_token"] = cell.flops_per_token
+            plain_cell["memory_bytes"] = cell.memory_bytes
         return plain
 
 
@@ -143,102 +122,46 @@ def make_plan(
     Raises ManifestError for what the model or the machine cannot give."""
     check_model(manifest, shape)
     specs = expand(manifest, shape.n_layers)
-    device = _device(manifest, inventory)
-    transcoders = tuple(_transcoder(spec, manifest, shape) for spec in specs)
-    cell = _cell(specs, device, shape)
+    placement = place(manifest, inventory, len(specs))
+    transcoders = tuple(plan_transcoder(spec, manifest, shape) for spec in specs)
+    cells = plan_cells(specs, transcoders, placement.devices, manifest, shape)
+    on_cpu = cells[0].device == "cpu"
+    fullest = max(cells, key=lambda cell: cell.memory_bytes)
     return Plan(
         name=manifest.name,
         model=manifest.model.name,
         topology="fused",
-        why="one device: the forward and the training share a process, nothing is transported",
-        device=device,
-        threads=_threads(manifest, inventory),
+        why=_why(cells),
+        device=device_names(placement.devices),
+        threads=placement.threads,
         transcoders=transcoders,
-        cells=(cell,),
-        forward=_forward(manifest, shape, cell, transcoders),
+        cells=cells,
+        forward=_forward(shape, cells, transcoders),
         schedule=_schedule(manifest, stored_rows),
-        memory=_memory(manifest, shape, specs, transcoders),
+        memory=together(cells) if on_cpu else fullest.memory,
+        memory_device=fullest.device,
         disk=_disk(manifest, transcoders, stored_rows, text_bytes),
-        notes=_notes(specs, shape, manifest, inventory),
+        notes=(*_notes(specs, shape, manifest, inventory), *placement.notes),
     )
 
 
-def _threads(manifest: Manifest, inventory: Inventory) -> int:
-    threads = manifest.resources.threads
-    return inventory.cores if threads == "auto" else threads
-
-
-def _device(manifest: Manifest, inventory: Inventory) -> str:
-    wanted = manifest.resources.device
-    if wanted == "auto":
-        return "cuda:0" if inventory.gpus else "cpu"
-    if wanted == "cpu":
-        return wanted
-    index = int(wanted.partition(":")[2] or 0)
-    if inventory.gpus is not None and index >= len(inventory.gpus):
-        path = ("resources", "device")
-        text = f'"{wanted}" is not here: this machine has {len(inventory.gpus)} GPUs; use auto'
-        raise_problems([Problem(manifest.mark(path), path, text)])
-    return f"cuda:{index}"
-
-
-def _width(site: Site, shape: ModelShape) -> int:
-    return shape.width(site) or shape.d_model
-
-
-def _transcoder(spec: TranscoderSpec, manifest: Manifest, shape: ModelShape) -> TranscoderPlan:
-    d_in, d_out = _width(spec.source, shape), _width(spec.target, shape)
-    blocks = costs.blocks_run((spec.source, spec.target), shape.n_layers)
-    context = manifest.data.context_tokens
-    return TranscoderPlan(
-        id=spec.id,
-        source=str(spec.source),
-        target=str(spec.target),
-        d_in=d_in,
-        d_out=d_out,
-        d_sae=spec.d_sae,
-        k=spec.k,
-        cost=costs.transcoder_cost(spec, d_in, d_out, manifest.train.batch_tokens),
-        forward_flops_per_token=costs.forward_flops(shape, blocks, context),
-    )
-
-
-def _sites(specs: Sequence[TranscoderSpec]) -> list[Site]:
-    """One site for each distinct tensor, in the order in which a forward reaches them."""
-    sites = {site.tensor: site for spec in specs for site in (spec.source, spec.target)}
-    return sorted(sites.values(), key=lambda site: (site.depth, site.hook))
-
-
-def _cell(specs: Sequence[TranscoderSpec], device: str, shape: ModelShape) -> CellPlan:
-    sites = _sites(specs)
-    return CellPlan(
-        name=f"trainer-0{_layer_range(specs)}",
-        device=device,
-        transcoders=tuple(spec.id for spec in specs),
-        tensors=tuple(site.tensor for site in sites),
-        deepest=str(sites[-1]),
-        blocks_run=costs.blocks_run(sites, shape.n_layers),
-    )
-
-
-def _layer_range(specs: Sequence[TranscoderSpec]) -> str:
-    layers = [s.layer for spec in specs for s in (spec.source, spec.target) if s.layer is not None]
-    if not layers:
-        return ""
-    first, last = min(layers), max(layers)
-    return f"[L{first:02d}-L{last:02d}]" if first < last else f"[L{first:02d}]"
+def _why(cells: Sequence[CellPlan]) -> str:
+    if len(cells) == 1:
+        return "one device: the forward and the training share a process, nothing is transported"
+    kind = "processes" if cells[0].device == "cpu" else "GPUs"
+    what = "each forwarding and training its part of the layers: nothing is transported"
+    return f"{len(cells)} {kind}, {what}"
 
 
 def _forward(
-    manifest: Manifest, shape: ModelShape, cell: CellPlan, transcoders: Sequence[TranscoderPlan]
+    shape: ModelShape, cells: Sequence[CellPlan], transcoders: Sequence[TranscoderPlan]
 ) -> ForwardPlan:
-    context = manifest.data.context_tokens
     return ForwardPlan(
-        blocks_run=cell.blocks_run,
+        blocks_run=max(cell.blocks_run for cell in cells),
         n_layers=shape.n_layers,
-        flops_per_token=costs.forward_flops(shape, cell.blocks_run, context),
+        flops_per_token=sum(cell.forward_flops_per_token for cell in cells),
         separate_flops_per_token=sum(t.forward_flops_per_token for t in transcoders),
-        train_flops_per_token=sum(t.cost.flops_per_token for t in transcoders),
+        train_flops_per_token=sum(cell.train_flops_per_token for cell in cells),
     )
 
 
@@ -252,28 +175,6 @@ def _schedule(manifest: Manifest, stored_rows: int | None) -> SchedulePlan:
         block_rows=train.block_rows,
         stored_rows=stored_rows,
         passes=rows / stored_rows if stored_rows else None,
-    )
-
-
-def _memory(
-    manifest: Manifest,
-    shape: ModelShape,
-    specs: Sequence[TranscoderSpec],
-    transcoders: Sequence[TranscoderPlan],
-) -> tuple[Part, ...]:
-    model, train = manifest.model, manifest.train.config()
-    widths = [_width(site, shape) for site in _sites(specs)]
-    forward = costs.forward_bytes(
-        shape, model.dtype, model.forward_contexts, manifest.data.context_tokens
-    )
-    states = sum(t.cost.state_bytes for t in transcoders)
-    return (
-        Part("model weights", costs.model_bytes(shape, model.dtype), "model.dtype"),
-        Part("forward pass", forward, "model.forward_contexts"),
-        Part("block of activations", costs.block_bytes(widths, train), "train.block_batches"),
-        Part("transcoders with Adam and gradients", states, "group_sizes"),
-        Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
-        Part("Python and torch", costs.RUNTIME_BYTES, ""),
     )
 
 
@@ -300,15 +201,12 @@ def _disk(
 
 def _notes(
     specs: Sequence[TranscoderSpec], shape: ModelShape, manifest: Manifest, inventory: Inventory
-) -> tuple[str, ...]:
-    notes = [
-        f"{site}: its width is known once the model is loaded; planned as {shape.d_model}"
-        for site in _sites(specs)
-        if shape.width(site) is None
-    ]
+) -> Iterator[str]:
+    for site in distinct_sites(specs):
+        if shape.width(site) is None:
+            yield f"{site}: its width is known once the model is loaded; planned as {shape.d_model}"
     if inventory.gpus is None and manifest.resources.device != "cpu":
-        notes.append("GPUs were not looked for; `run` looks")
+        yield "GPUs were not looked for; `run` looks"
     unused = manifest.train.tokens % manifest.train.batch_tokens
     if unused:
-        notes.append(f"train.tokens: the last {unused} are less than a step and are not trained")
-    return tuple(notes)
+        yield f"train.tokens: the last {unused} are less than a step and are not trained"

@@ -9,8 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cell_plan import CellPlan, Part
 from orchestrator.inventory import Inventory
-from orchestrator.plan import Part, Plan
+from orchestrator.plan import Plan
 from orchestrator.preflight import human_bytes, memory_there
 
 TABLE_COLUMNS = 90
@@ -30,17 +31,17 @@ def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[Render
     yield Text(plan.name, style="bold") + Text(
         f": {len(plan.transcoders)} transcoders of {plan.model}", style="not bold"
     )
-    yield Text(f"{plan.topology} on {plan.device}, {plan.threads} threads: {plan.why}")
+    threads = f"{plan.threads} threads" + (" each" if len(plan.cells) > 1 else "")
+    yield Text(f"{plan.topology} on {plan.device}, {threads}: {plan.why}")
     yield Text()
     yield _transcoder_table(plan) if wide else _transcoder_lines(plan)
     yield Text()
-    for cell in plan.cells:
-        yield Text(f"{cell.name}: captures {len(cell.tensors)} tensors, the last at {cell.deepest}")
+    for line in _cell_lines(plan):
+        yield Text(line)
     yield Text(_forward_line(plan))
     yield Text(_schedule_line(plan))
     yield Text()
-    there = memory_there(plan, inventory)
-    yield _heading("memory", plan.memory_bytes, there)
+    yield _memory_heading(plan, inventory)
     yield _parts(plan.memory)
     yield _heading("disk", plan.disk_bytes, inventory.disk_bytes)
     yield _parts(plan.disk)
@@ -70,11 +71,31 @@ def _transcoder_lines(plan: Plan) -> Text:
     return lines
 
 
+def _cell_lines(plan: Plan) -> Iterator[str]:
+    if len(plan.cells) == 1:
+        (cell,) = plan.cells
+        yield f"{cell.name}: captures {len(cell.tensors)} tensors, the last at {cell.deepest}"
+        return
+    most = max(cell.flops_per_token for cell in plan.cells)
+    for cell in plan.cells:
+        where = "" if cell.device == "cpu" else f" on {cell.device}"
+        yield (
+            f"{cell.name}{where}: {_count(cell)}, {cell.blocks_run} of {plan.forward.n_layers} "
+            f"blocks, {_mega(cell.flops_per_token)} MFLOP/token "
+            f"({cell.flops_per_token / most:.0%} of the largest), {human_bytes(cell.memory_bytes)}"
+        )
+
+
+def _count(cell: CellPlan) -> str:
+    count = len(cell.transcoders)
+    return "1 transcoder" if count == 1 else f"{count} transcoders"
+
+
 def _forward_line(plan: Plan) -> str:
-    forward = plan.forward
+    forward, cells = plan.forward, len(plan.cells)
+    what = f"{forward.blocks_run} of {forward.n_layers} blocks" if cells == 1 else "one per cell"
     line = (
-        f"forward: {forward.blocks_run} of {forward.n_layers} blocks, "
-        f"{_mega(forward.flops_per_token)} MFLOP/token, {forward.share:.0%} of all"
+        f"forward: {what}, {_mega(forward.flops_per_token)} MFLOP/token, {forward.share:.0%} of all"
     )
     if forward.separate_flops_per_token > forward.flops_per_token > 0:
         times = forward.separate_flops_per_token / forward.flops_per_token
@@ -91,6 +112,12 @@ def _schedule_line(plan: Plan) -> str:
         f"{schedule.blocks:,} blocks of {schedule.block_rows:,} rows"
     )
     return f"{line}; {schedule.reading}" if schedule.reading else line
+
+
+def _memory_heading(plan: Plan, inventory: Inventory) -> Text:
+    device, several = plan.memory_device, len(plan.cells) > 1
+    what = f"memory of the fullest, {device}" if several and device != "cpu" else "memory"
+    return _heading(what, plan.memory_bytes, memory_there(device, inventory))
 
 
 def _heading(what: str, needed: int, there: int | None) -> Text:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
+from orchestrator.cell_plan import CELLS_KEY, Part
 from orchestrator.inventory import Inventory
-from orchestrator.plan import Part, Plan
+from orchestrator.plan import Plan
 
 
 def preflight(plan: Plan, inventory: Inventory, root: Path) -> None:
@@ -19,32 +20,32 @@ def preflight(plan: Plan, inventory: Inventory, root: Path) -> None:
 
 
 def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
-    """One sentence for memory and one for disk, where there is too little."""
+    """One sentence for each memory that is too small, and one for disk."""
     folder = root / plan.name
-    there = {
-        "memory": (memory_there(plan, inventory), plan.memory, plan.memory_bytes, plan.device),
-        # What an earlier invocation of this run wrote is needed no second time.
-        "disk": (
-            inventory.disk_bytes + bytes_under(folder),
-            plan.disk,
-            plan.disk_bytes,
-            str(folder),
-        ),
-    }
-    return [
-        _shortage(kind, needed, available, parts, where)
-        for kind, (available, parts, needed, where) in there.items()
-        if available is not None and needed > available
-    ]
+    lacking: list[str] = []
+    for device, parts in _memories(plan):
+        lacking += _lack("memory", parts, memory_there(device, inventory), device)
+    # What an earlier invocation of this run wrote is needed no second time.
+    disk_bytes = inventory.disk_bytes + bytes_under(folder)
+    lacking += _lack("disk", plan.disk, disk_bytes, str(folder))
+    return lacking
 
 
-def memory_there(plan: Plan, inventory: Inventory) -> int | None:
-    """Free memory of the plan's device; None if nobody has looked at that GPU."""
-    if plan.device == "cpu":
+def memory_there(device: str, inventory: Inventory) -> int | None:
+    """Free memory of `cpu` or `cuda:N`; None if nobody has looked at that GPU."""
+    if device == "cpu":
         return inventory.memory_bytes
     if inventory.gpus is None:
         return None
-    return inventory.gpus[int(plan.device.partition(":")[2])].free_bytes
+    return inventory.gpus[int(device.partition(":")[2])].free_bytes
+
+
+def _memories(plan: Plan) -> Iterator[tuple[str, Sequence[Part]]]:
+    """Every memory that the plan uses, and what it must hold."""
+    if plan.memory_device == "cpu":
+        yield "cpu", plan.memory
+    else:
+        yield from ((cell.device, cell.memory) for cell in plan.cells)
 
 
 def bytes_under(folder: Path) -> int:
@@ -66,10 +67,15 @@ def human_bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
 
 
-def _shortage(kind: str, needed: int, available: int, parts: Sequence[Part], where: str) -> str:
+def _lack(kind: str, parts: Sequence[Part], available: int | None, where: str) -> Iterator[str]:
+    needed = sum(part.bytes for part in parts)
+    if available is None or needed <= available:
+        return
     largest = max((part for part in parts if part.key), key=lambda part: part.bytes)
-    return (
+    # Fewer cells need less, and change no result: said wherever there are several.
+    keys = dict.fromkeys([largest.key, *(part.key for part in parts if part.key == CELLS_KEY)])
+    yield (
         f"not enough {kind} on {where}: needs {human_bytes(needed)}, "
         f"{human_bytes(available)} available; the largest part is {largest.what} "
-        f"({human_bytes(largest.bytes)}): lower {largest.key}"
+        f"({human_bytes(largest.bytes)}): lower {' or '.join(keys)}"
     )

@@ -18,6 +18,7 @@ from orchestrator.manifest.schema import (
     Entry,
     Manifest,
     ModelSection,
+    ResourcesSection,
     TrainSection,
     TranscoderFields,
 )
@@ -36,6 +37,7 @@ class Draft:
     data: DataSection | None
     train: TrainSection | None
     defaults: TranscoderFields | None
+    resources: ResourcesSection | None
     entries: dict[int, Entry]
 
     @classmethod
@@ -46,6 +48,7 @@ class Draft:
             manifest.data,
             manifest.train,
             manifest.defaults,
+            manifest.resources,
             dict(enumerate(manifest.transcoders)),
         )
 
@@ -66,6 +69,7 @@ class Draft:
             DataSection.model_validate(part("data")) if sound("data") else None,
             TrainSection.model_validate(part("train")) if sound("train") else None,
             TranscoderFields.model_validate(part("defaults")) if sound("defaults") else None,
+            ResourcesSection.model_validate(part("resources")) if sound("resources") else None,
             {
                 index: Entry.model_validate(entry)
                 for index, entry in enumerate(entries if isinstance(entries, list) else [])
@@ -95,6 +99,8 @@ def mistakes_across(draft: Draft, shape: ModelShape | None) -> list[Mistake]:
         mistakes += _of_train(draft.train)
     if draft.data:
         mistakes += _of_data(draft.data)
+    if draft.resources:
+        mistakes += _of_resources(draft.resources)
     if shape:
         mistakes += _of_sites(expansion, draft, shape)
         if draft.data and shape.max_context and draft.data.context_tokens > shape.max_context:
@@ -120,6 +126,15 @@ def _of_data(data: DataSection) -> Iterator[Mistake]:
         data.config()
     except ConfigError as error:
         yield ("data",), str(error)
+
+
+def _of_resources(resources: ResourcesSection) -> Iterator[Mistake]:
+    if resources.cells != "auto" and resources.cells > 1 and ":" in resources.device:
+        text = (
+            f'{resources.cells} cells need a GPU each, and resources.device "{resources.device}" '
+            "names one; use device: cuda, or cells: 1"
+        )
+        yield ("resources", "cells"), text
 
 
 def _of_sites(expansion: Expansion, draft: Draft, shape: ModelShape) -> list[Mistake]:

@@ -33,7 +33,9 @@ _NAME_WANTED = (
     "must be lower-case letters, digits, dots, dashes and underscores (it names a folder)"
 )
 _NO_SPLIT = 'topology "split" is not built yet; use auto or fused'
-_NO_WANDB = "W&B tracking is not built yet; use off"
+# What W&B itself refuses, told before anything has run.
+_WANDB_NAME = r"(?=.*\S)[^/\\#?%:]{1,128}"
+_WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
 
 
 class Section(BaseModel):
@@ -212,7 +214,17 @@ class ResourcesSection(Section):
             "must be auto, cpu, cuda or cuda:N",
             "`auto`, `cpu`, `cuda`, `cuda:N`",
         ),
-    ] = key("Where to train; `auto` takes a GPU where there is one.", AUTO)
+    ] = key(
+        "Where to train; `auto` and `cuda` take the GPUs, one for each cell, `auto` the CPU where "
+        "there is none; `cuda:N` is one GPU.",
+        AUTO,
+    )
+    cells: Annotated[int | Auto, auto_or(count())] = key(
+        "Processes that each forward and train a contiguous part of the layers; `auto`: one per "
+        "GPU, else 1.",
+        AUTO,
+        "processes",
+    )
     checkpoint_minutes: Annotated[float, number(above=True)] = key(
         "Time between two checkpoints.", 15.0, "minutes"
     )
@@ -224,9 +236,15 @@ class ResourcesSection(Section):
 class TrackingSection(Section):
     """Where metrics go beside the run folder."""
 
-    wandb: Annotated[
-        Literal["off"], choice("off", refused={"offline": _NO_WANDB, "online": _NO_WANDB})
-    ] = key("Weights & Biases.", "off")
+    wandb: Annotated[Literal["off", "offline", "online"], choice("off", "offline", "online")] = key(
+        "Weights & Biases: `offline` writes what `wandb sync` uploads later.", "off"
+    )
+    project: Annotated[str, text(_WANDB_NAME, _WANDB_WANTED)] = key(
+        "W&B project.", "mtc-orchestrator"
+    )
+    entity: Annotated[str | None, optional(text(_WANDB_NAME, _WANDB_WANTED))] = key(
+        "W&B user or team; if not given your own default.", None
+    )
 
 
 class Manifest(Section):

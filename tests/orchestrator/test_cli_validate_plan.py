@@ -100,9 +100,23 @@ def test_plan_prints_json_for_machines(tmp_path: Path) -> None:
     assert plan["shortages"] == []
 
 
+def test_plan_shows_a_line_for_each_of_several_cells() -> None:
+    lines = call("plan", QUICKSTART, "--set", "resources.cells=3", COLUMNS="120").stdout.split("\n")
+    shown = [line for line in lines if line.startswith("trainer-")]
+    assert [line.partition(":")[0] for line in shown] == [
+        "trainer-0[L00]",
+        "trainer-1[L01-L02]",
+        "trainer-2[L03]",
+    ]
+    assert "2 transcoders, 3 of 30 blocks, 33.0 MFLOP/token (95% of the largest)" in shown[1]
+    assert "1 transcoder, 4 of 30 blocks, 35.0 MFLOP/token (100% of the largest)" in shown[2]
+    assert sum(line.startswith("forward: one per cell, 59.0 MFLOP/token") for line in lines) == 1
+
+
+@pytest.mark.parametrize("cells", ["1", "3"])
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
-def test_plan_keeps_ids_whole_and_lines_within_the_terminal(columns: str) -> None:
-    result = call("plan", QUICKSTART, COLUMNS=columns)
+def test_plan_keeps_ids_whole_and_lines_within_the_terminal(columns: str, cells: str) -> None:
+    result = call("plan", QUICKSTART, "--set", f"resources.cells={cells}", COLUMNS=columns)
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
     assert max(map(len, lines)) <= int(columns)

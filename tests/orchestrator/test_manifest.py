@@ -50,12 +50,29 @@ def test_yaml_traps_are_read_as_written(tmp_path: Path) -> None:
     assert (manifest.data.path, manifest.data.streaming) == ("off", False)
     assert (manifest.train.batch_tokens, manifest.train.lr) == (10, 0.001)
     assert manifest.tracking == TrackingSection(wandb="off")
+    assert manifest.tracking.project == "mtc-orchestrator"
 
 
 def test_a_byte_order_mark_and_windows_lines_are_read(tmp_path: Path) -> None:
     path = write_manifest(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert load_manifest(path).name == "t"
+
+
+def test_cells_and_tracking_are_read(tmp_path: Path) -> None:
+    lines = {
+        8: "resources: {cells: 3}",
+        9: "tracking: {wandb: online, project: 'a b', entity: me}",
+    }
+    manifest = load_manifest(write_manifest(tmp_path, lines))
+    assert manifest.resources.cells == 3
+    assert manifest.tracking == TrackingSection(wandb="online", project="a b", entity="me")
+    plain = load_manifest(write_manifest(tmp_path))
+    assert (plain.resources.cells, plain.tracking.wandb, plain.tracking.entity) == (
+        "auto",
+        "off",
+        None,
+    )
 
 
 def test_sections_become_the_configs_of_the_core(tmp_path: Path) -> None:

@@ -7,39 +7,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
 from mtc_core.errors import ConfigError
-from mtc_core.model.model_shape import ModelShape
 from mtc_core.tokens.data_config import DataConfig
-from orchestrator.inventory import Gpu, Inventory, take_inventory, text_bytes_here
-from orchestrator.manifest import load_manifest
+from orchestrator.inventory import Inventory, take_inventory, text_bytes_here
 from orchestrator.messages import ManifestError
-from orchestrator.model_shapes import find_shape
-from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import bytes_under, human_bytes, preflight, shortages
-from tests.orchestrator.manifests import write_manifest
-
-ROOMY = Inventory(cores=4, memory_bytes=64 * 10**9, disk_bytes=10**12)
-BLOCK_FLOPS = 2 * 7_077_888 + 4 * 128 * 768  # the matrices of a GPT-2 block, and its attention
-
-
-def gpt2() -> ModelShape:
-    shape = find_shape("gpt2", "main", online=False)
-    assert shape is not None
-    return shape
-
-
-def plan_of(
-    tmp_path: Path,
-    lines: dict[int, str] | None = None,
-    inventory: Inventory = ROOMY,
-    stored_rows: int | None = None,
-    text_bytes: int | None = None,
-) -> Plan:
-    manifest = load_manifest(write_manifest(tmp_path, lines))
-    return make_plan(manifest, gpt2(), inventory, stored_rows, text_bytes)
+from tests.orchestrator.plans import BLOCK_FLOPS, ROOMY, TRAIN_FLOPS, plan_of, with_gpus
 
 
 def test_a_transcoder_costs_what_the_hand_says(tmp_path: Path) -> None:
@@ -51,7 +28,7 @@ def test_a_transcoder_costs_what_the_hand_says(tmp_path: Path) -> None:
     assert first.cost.state_bytes == 16 * 3_542_016 + ridge + counters
     assert first.cost.checkpoint_bytes == 12 * 3_542_016 + ridge + counters
     assert first.cost.final_bytes == 4 * (3_542_016 + 2304)
-    assert first.cost.flops_per_token == 3_538_944 + 98_304 + 294_912 + 4_608
+    assert first.cost.flops_per_token == TRAIN_FLOPS == 3_538_944 + 98_304 + 294_912 + 4_608
 
 
 def test_one_forward_is_set_against_separate_ones(tmp_path: Path) -> None:
@@ -59,7 +36,7 @@ def test_one_forward_is_set_against_separate_ones(tmp_path: Path) -> None:
     assert (forward.blocks_run, forward.n_layers) == (2, 12)
     assert forward.flops_per_token == 2 * BLOCK_FLOPS
     assert forward.separate_flops_per_token == (1 + 2) * BLOCK_FLOPS
-    assert forward.train_flops_per_token == 2 * 3_936_768
+    assert forward.train_flops_per_token == 2 * TRAIN_FLOPS
     assert forward.share == pytest.approx(29_097_984 / (29_097_984 + 7_873_536))
 
 
@@ -175,7 +152,7 @@ def test_a_hook_of_unknown_width_is_noted(tmp_path: Path) -> None:
 
 
 def test_threads_and_device_follow_manifest_and_machine(tmp_path: Path) -> None:
-    with_gpu = Inventory(4, 64 * 10**9, 10**12, (Gpu("H", 80 * 10**9, 70 * 10**9),))
+    with_gpu = with_gpus(70 * 10**9)
     assert (plan_of(tmp_path).threads, plan_of(tmp_path).device) == (4, "cpu")
     assert plan_of(tmp_path, inventory=with_gpu).device == "cuda:0"
     fixed = {8: "resources: {threads: 2, device: cpu}"}
@@ -250,7 +227,7 @@ def test_files_that_vanish_while_they_are_counted_do_no_harm(
 
 
 def test_the_gpu_is_what_must_hold_a_plan_for_it(tmp_path: Path) -> None:
-    little = Inventory(4, 64 * 10**9, 10**12, (Gpu("H", 10**9, 10**9),))
+    little = with_gpus(10**9)
     plan = plan_of(tmp_path, inventory=little)
     with pytest.raises(ConfigError, match="not enough memory on cuda:0"):
         preflight(plan, little, tmp_path)
@@ -266,7 +243,7 @@ def test_the_inventory_of_this_machine_is_plausible(tmp_path: Path) -> None:
     assert inventory.gpus is None
 
 
-def test_only_the_gpu_that_is_used_is_woken(
+def test_only_gpus_that_may_be_used_are_woken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -275,16 +252,15 @@ def test_only_the_gpu_that_is_used_is_woken(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (70 + index, 80))
-    free = {
-        device: [gpu.free_bytes for gpu in take_inventory(tmp_path, device).gpus or ()]
-        for device in ("auto", "cuda", "cuda:2", "cpu")
-    }
-    assert free == {
-        "auto": [70, None, None],
-        "cuda": [70, None, None],
-        "cuda:2": [None, None, 72],
-        "cpu": [],
-    }
+
+    def free(device: str, cells: int | Literal["auto"] = "auto") -> list[int | None]:
+        return [gpu.free_bytes for gpu in take_inventory(tmp_path, device, cells).gpus or ()]
+
+    assert free("auto") == free("cuda") == free("cuda", 9) == [70, 71, 72]
+    assert free("cuda", 2) == [70, 71, None]
+    assert free("auto", 1) == [70, None, None]
+    assert free("cuda:2") == [None, None, 72]
+    assert free("cpu") == []
 
 
 @pytest.mark.parametrize(

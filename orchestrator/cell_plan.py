@@ -1,0 +1,188 @@
+"""What one transcoder and one cell come to. A cell is a process that forwards and trains one
+contiguous part of the layers, with its own copy of the model and its own block of activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mtc_core.config import TranscoderSpec
+from mtc_core.model.model_shape import ModelShape
+from mtc_core.sites import Site
+from orchestrator import costs
+from orchestrator.costs import TranscoderCost
+from orchestrator.manifest import Manifest
+from orchestrator.split import split
+
+CELLS_KEY = "resources.cells"
+# Parts of a cell's memory that every cell has in full, whatever it trains.
+_COPIED = (MODEL, FORWARD, RUNTIME) = ("model weights", "forward pass", "Python and torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A share of memory or disk, and the manifest key that changes it."""
+
+    what: str
+    bytes: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscoderPlan:
+    """One transcoder. `forward_flops_per_token` is what training it alone would add."""
+
+    id: str
+    source: str
+    target: str
+    d_in: int
+    d_out: int
+    d_sae: int
+    k: int
+    cost: TranscoderCost
+    forward_flops_per_token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellPlan:
+    """A process on one device (`cpu`, `cuda:0`). `transcoders` are ids, the shallowest first;
+    `tensors` are captured once, however many read them; `memory` is what it needs by itself."""
+
+    name: str
+    device: str
+    transcoders: tuple[str, ...]
+    tensors: tuple[str, ...]
+    deepest: str
+    blocks_run: int
+    forward_flops_per_token: int
+    train_flops_per_token: int
+    memory: tuple[Part, ...]
+
+    @property
+    def flops_per_token(self) -> int:
+        return self.forward_flops_per_token + self.train_flops_per_token
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(part.bytes for part in self.memory)
+
+
+def plan_transcoder(spec: TranscoderSpec, manifest: Manifest, shape: ModelShape) -> TranscoderPlan:
+    """A transcoder by itself."""
+    d_in, d_out = _width(spec.source, shape), _width(spec.target, shape)
+    blocks = costs.blocks_run((spec.source, spec.target), shape.n_layers)
+    context = manifest.data.context_tokens
+    return TranscoderPlan(
+        id=spec.id,
+        source=str(spec.source),
+        target=str(spec.target),
+        d_in=d_in,
+        d_out=d_out,
+        d_sae=spec.d_sae,
+        k=spec.k,
+        cost=costs.transcoder_cost(spec, d_in, d_out, manifest.train.batch_tokens),
+        forward_flops_per_token=costs.forward_flops(shape, blocks, context),
+    )
+
+
+def plan_cells(
+    specs: Sequence[TranscoderSpec],
+    transcoders: Sequence[TranscoderPlan],
+    devices: Sequence[str],
+    manifest: Manifest,
+    shape: ModelShape,
+) -> tuple[CellPlan, ...]:
+    """One cell for each device. The transcoders, each of which belongs to the spec in its place,
+    are cut by depth so that the cell with the most FLOPs per token has as few as possible."""
+    pairs = sorted(
+        zip(specs, transcoders, strict=True),
+        key=lambda pair: (max(pair[0].source.depth, pair[0].target.depth), pair[0].source.depth),
+    )
+    parts = split(
+        [transcoder.cost.flops_per_token for _, transcoder in pairs],
+        [transcoder.forward_flops_per_token for _, transcoder in pairs],
+        len(devices),
+    )
+    return tuple(
+        _cell(index, device, pairs[part.start : part.stop], manifest, shape)
+        for index, (device, part) in enumerate(zip(devices, parts, strict=True))
+    )
+
+
+def together(cells: Sequence[CellPlan]) -> tuple[Part, ...]:
+    """The memory of cells that share one: added up, and of several the processes that run them."""
+    if len(cells) == 1:
+        return cells[0].memory
+    return (*_summed(cells), Part("driver and Ray", costs.DRIVER_BYTES, CELLS_KEY))
+
+
+def distinct_sites(specs: Iterable[TranscoderSpec]) -> list[Site]:
+    """One site for each distinct tensor, in the order in which a forward reaches them."""
+    sites = {site.tensor: site for spec in specs for site in (spec.source, spec.target)}
+    return sorted(sites.values(), key=lambda site: (site.depth, site.hook))
+
+
+def _cell(
+    index: int,
+    device: str,
+    pairs: Sequence[tuple[TranscoderSpec, TranscoderPlan]],
+    manifest: Manifest,
+    shape: ModelShape,
+) -> CellPlan:
+    specs, transcoders = zip(*pairs, strict=True)
+    sites = distinct_sites(specs)
+    blocks = costs.blocks_run(sites, shape.n_layers)
+    return CellPlan(
+        name=f"trainer-{index}{_layer_range(specs)}",
+        device=device,
+        transcoders=tuple(transcoder.id for transcoder in transcoders),
+        tensors=tuple(site.tensor for site in sites),
+        deepest=str(sites[-1]),
+        blocks_run=blocks,
+        forward_flops_per_token=costs.forward_flops(shape, blocks, manifest.data.context_tokens),
+        train_flops_per_token=sum(t.cost.flops_per_token for t in transcoders),
+        memory=_memory([_width(site, shape) for site in sites], transcoders, manifest, shape),
+    )
+
+
+def _memory(
+    widths: Sequence[int],
+    transcoders: Sequence[TranscoderPlan],
+    manifest: Manifest,
+    shape: ModelShape,
+) -> tuple[Part, ...]:
+    model, train = manifest.model, manifest.train.config()
+    forward = costs.forward_bytes(
+        shape, model.dtype, model.forward_contexts, manifest.data.context_tokens
+    )
+    states = sum(t.cost.state_bytes for t in transcoders)
+    return (
+        Part(MODEL, costs.model_bytes(shape, model.dtype), "model.dtype"),
+        Part(FORWARD, forward, "model.forward_contexts"),
+        Part("block of activations", costs.block_bytes(widths, train), "train.block_batches"),
+        Part("transcoders with Adam and gradients", states, "group_sizes"),
+        Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
+        Part(RUNTIME, costs.RUNTIME_BYTES, ""),
+    )
+
+
+def _summed(cells: Sequence[CellPlan]) -> Iterator[Part]:
+    for parts in zip(*(cell.memory for cell in cells), strict=True):
+        first, size = parts[0], sum(part.bytes for part in parts)
+        if first.what in _COPIED:
+            yield Part(f"{first.what}, {len(cells)} copies", size, CELLS_KEY)
+        else:
+            yield Part(first.what, size, first.key)
+
+
+def _layer_range(specs: Sequence[TranscoderSpec]) -> str:
+    layers = [s.layer for spec in specs for s in (spec.source, spec.target) if s.layer is not None]
+    if not layers:
+        return ""
+    first, last = min(layers), max(layers)
+    return f"[L{first:02d}-L{last:02d}]" if first < last else f"[L{first:02d}]"
+
+
+def _width(site: Site, shape: ModelShape) -> int:
+    return shape.width(site) or shape.d_model

@@ -1,0 +1,93 @@
+"""How many cells there are, on which devices, with how many threads: manifest and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from orchestrator.inventory import Inventory
+from orchestrator.manifest import Manifest
+from orchestrator.messages import ManifestError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One device (`cpu`, or a GPU of its own) for each cell. `notes` say what asks for attention:
+    less than was asked for, devices that stay idle, more threads than cores."""
+
+    devices: tuple[str, ...]
+    threads: int
+    notes: tuple[str, ...]
+
+
+def place(manifest: Manifest, inventory: Inventory, transcoders: int) -> Placement:
+    """Place so many transcoders: no cell without one, and never two cells on a GPU.
+
+    Raises ManifestError where the manifest asks for GPUs that are not there."""
+    resources = manifest.resources
+    gpus = _gpus(manifest, inventory)
+    asked = max(1, len(gpus)) if resources.cells == "auto" else resources.cells
+    cells = min(asked, transcoders)
+    if gpus and cells > len(gpus):
+        has = f"this machine has {len(gpus)}"
+        text = f"{cells} cells need a GPU each, and {has}; use auto, or device: cpu"
+        _refuse(manifest, "cells", text)
+    threads = inventory.cores if resources.threads == "auto" else resources.threads
+    notes: list[str] = []
+    if resources.cells != "auto" and cells < asked:
+        notes.append(f"resources.cells: {cells} instead of {asked}, one for each transcoder")
+    if inventory.gpus and (idle := gpus[cells:]):
+        why = "every transcoder has one" if cells == transcoders else f"resources.cells is {cells}"
+        notes.append(f"idle: {device_names(_cuda(idle))} ({why})")
+    if not gpus:
+        notes += _crowding(cells, threads, inventory.cores)
+    devices = _cuda(gpus[:cells]) or ("cpu",) * cells
+    return Placement(devices, threads, tuple(notes))
+
+
+def device_names(devices: Sequence[str]) -> str:
+    """`cpu`, `cuda:2`, or `cuda:2-5` for several GPUs in a row."""
+    first, last = devices[0], devices[-1]
+    return first if first == last else f"{first}-{last.removeprefix('cuda:')}"
+
+
+def _cuda(indices: Iterable[int]) -> tuple[str, ...]:
+    return tuple(f"cuda:{index}" for index in indices)
+
+
+def _gpus(manifest: Manifest, inventory: Inventory) -> range:
+    """GPUs that cells may take, in order; none means the CPU."""
+    resources, gpus = manifest.resources, inventory.gpus
+    wanted, cells = resources.device, resources.cells
+    if wanted == "cpu" or (wanted == "auto" and not gpus):
+        return range(0)
+    _, named, index = wanted.partition(":")
+    first = int(index or 0)
+    if gpus is not None and first >= len(gpus):
+        text = f'"{wanted}" is not here: this machine has {len(gpus)} GPUs; use auto'
+        _refuse(manifest, "device", text)
+    if named:
+        return range(first, first + 1)
+    if gpus is None:  # nobody has looked: what is asked for is taken to be there
+        return range(1 if cells == "auto" else cells)
+    return range(len(gpus))
+
+
+def _crowding(cells: int, threads: int, cores: int) -> Iterator[str]:
+    """A note if processes that compute on the CPU have more threads than there are cores."""
+    if cells * threads <= cores:
+        return
+    if cells == 1:
+        yield f"{threads} threads on {cores} cores slow each other down; lower resources.threads"
+        return
+    yield (
+        f"{cells} cells with {threads} threads each slow each other down on {cores} cores; lower "
+        f"resources.cells, or set resources.threads to {max(1, cores // cells)} before the run "
+        "begins (it is part of the result)"
+    )
+
+
+def _refuse(manifest: Manifest, key: str, text: str) -> NoReturn:
+    path = ("resources", key)
+    raise ManifestError(str(Problem(manifest.mark(path), path, text)))

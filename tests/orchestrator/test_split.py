@@ -1,0 +1,54 @@
+"""The cut into parts against brute force over all cuts."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations, pairwise
+
+import pytest
+
+from orchestrator.split import split
+
+
+def flops_of(part: range, train: list[int], forward: list[int]) -> int:
+    return sum(train[i] for i in part) + forward[part[-1]]
+
+
+def all_cuts(n: int, parts: int) -> list[list[range]]:
+    return [
+        [range(a, b) for a, b in pairwise((0, *inner, n))]
+        for inner in combinations(range(1, n), parts - 1)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_cut_has_a_smaller_largest_part_or_at_that_less_forward_work(seed: int) -> None:
+    rng = random.Random(seed)
+    n = rng.randint(1, 9)
+    train = [rng.choice([1, 5, 20, 21, 100]) for _ in range(n)]
+    forward = sorted(rng.randint(0, rng.choice([3, 300])) for _ in range(n))
+
+    def badness(cut: list[range]) -> tuple[int, int]:
+        forwards = sum(forward[part[-1]] for part in cut)
+        return max(flops_of(part, train, forward) for part in cut), forwards
+
+    for parts in range(1, n + 1):
+        cut = split(train, forward, parts)
+        assert [i for part in cut for i in part] == list(range(n))
+        assert len(cut) == parts and all(cut)
+        assert badness(cut) == min(badness(other) for other in all_cuts(n, parts))
+
+
+def test_a_deep_part_pays_a_longer_forward_and_gets_fewer() -> None:
+    sizes = [len(part) for part in split([10] * 30, [3 * (1 + i) for i in range(30)], 4)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1] + 5
+
+
+def test_without_a_forward_the_parts_are_equal() -> None:
+    assert [len(part) for part in split([7] * 12, [0] * 12, 4)] == [3, 3, 3, 3]
+
+
+def test_what_is_not_sorted_by_depth_is_our_mistake() -> None:
+    with pytest.raises(AssertionError, match="not sorted by depth"):
+        split([1, 1], [2, 1], 2)
