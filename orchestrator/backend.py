@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from orchestrator.cell import Cell, CellJob
-from orchestrator.status import CellStatus
+from orchestrator.inventory import Inventory, take_inventory
+from orchestrator.status import Event
 
 
 class Backend(Protocol):
     """Starts cells, reports what they say, replaces and stops them. It takes no decision."""
 
-    def start(self, jobs: Sequence[CellJob]) -> None:
-        """Begin every job. Returns before they are done."""
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
 
-    def wait(self) -> CellStatus | None:
-        """The next status of any cell, or None when all have ended. A cell's error is raised."""
+    def inventory(self, root: Path, device: str, cells: int | Literal["auto"]) -> Inventory:
+        """What there is to plan for. device, cells: of the manifest's resources."""
+
+    def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
+        """Have every cell load what it needs; no tokens yet. Sentences for the user."""
+
+    def check(self) -> None:
+        """Raise what has gone wrong with any cell since; do not wait."""
+
+    def wait(self) -> list[Event] | None:
+        """What cells have said since, maybe nothing yet; None when all have ended. The first call
+        says that tokens are there. A cell's error is raised; a cell that died is an event."""
 
     def replace(self, cell: str) -> None:
         """Begin a cell's job anew, from its checkpoints."""
@@ -24,37 +37,61 @@ class Backend(Protocol):
     def stop(self) -> None:
         """Checkpoint every cell that still runs, and end it."""
 
+    def close(self, clean: bool) -> None:
+        """Leave nothing running that `start` began. clean: nobody needs its logs."""
+
 
 class LocalBackend:
     """Cells in this process, one step each in turn: for one device, and for debugging."""
 
-    def __init__(self) -> None:
-        self._cells: dict[str, tuple[Cell, Iterator[CellStatus]]] = {}
-        self._turn: list[str] = []
+    name = "local"
 
-    def start(self, jobs: Sequence[CellJob]) -> None:
+    def __init__(self) -> None:
+        self._cells: dict[str, tuple[Cell, Iterator[Event]]] = {}
+        self._turn: list[str] = []
+        self._loaded: list[Event] = []
+
+    def inventory(self, root: Path, device: str, cells: int | Literal["auto"]) -> Inventory:
+        return take_inventory(root, device, cells)
+
+    def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
         for job in jobs:
             self._begin(job)
+        return []
 
-    def wait(self) -> CellStatus | None:
+    def check(self) -> None:
+        """Nothing happens between calls."""
+
+    def wait(self) -> list[Event] | None:
+        if self._loaded:
+            loaded, self._loaded = self._loaded, []
+            return loaded
         while self._turn:
             name = self._turn.pop(0)
             status = next(self._cells[name][1], None)
             if status is not None:
                 self._turn.append(name)
-                return status
+                return [status]
         return None
 
     def replace(self, cell: str) -> None:
-        self._begin(self._cells[cell][0].job)
+        job = self._cells[cell][0].job
+        self._cells[cell][0].close()
+        self._begin(job)
 
     def stop(self) -> None:
         for name in self._turn:
             self._cells[name][0].checkpoint()
         self._turn = []
 
+    def close(self, clean: bool) -> None:
+        for cell, _ in self._cells.values():
+            cell.close()
+        self._cells, self._turn = {}, []
+
     def _begin(self, job: CellJob) -> None:
         cell = Cell(job)
         self._cells[job.name] = (cell, cell.run())
         if job.name not in self._turn:
             self._turn.append(job.name)
+        self._loaded.append(cell.load())

@@ -1,0 +1,179 @@
+"""The Ray that cells run on: started here and ended here, or joined and left as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import SIGTERM, getsignal, signal
+from typing import Any
+
+from mtc_core.errors import ConfigError
+from orchestrator.cell import CellJob
+from orchestrator.inventory import Gpu, Inventory
+from orchestrator.ray_backend.janitor import VARIABLE, Janitor
+
+LOOPBACK = "127.0.0.1"
+OBJECT_STORE_BYTES = 100 * 2**20  # statuses only: activations never leave their process
+_TOKEN = Path("~/.ray/auth_token")
+
+# Read by Ray when it is imported: an unauthenticated Ray runs anybody's code as us.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray  # noqa: E402
+from ray._private import worker as _ray_worker  # noqa: E402
+
+log = logging.getLogger("mtc")
+
+
+def _log_line(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    log.info("Ray: %s", " ".join(map(str, data["lines"])))
+
+
+# Ray prints a paragraph to the terminal for every process that dies, whatever its logging options
+# say (2.60). What a user is to know we say ourselves.
+if hasattr(_ray_worker, "print_to_stdstream"):
+    _ray_worker.print_to_stdstream = _log_line
+
+
+class Cluster:
+    """One connection to Ray. `lines` say what a user wants to know of it."""
+
+    def __init__(self, lines: list[str], janitor: Janitor | None) -> None:
+        self.lines, self._janitor = lines, janitor
+
+    @classmethod
+    def start(cls, run: str, jobs: Sequence[CellJob], dashboard: bool) -> Cluster:
+        """A Ray of our own on this machine, on loopback only, which ends with this process."""
+        janitor = Janitor()
+        with _environment({VARIABLE: str(janitor.folder), **_visible_gpus(jobs)}), _own_sigterm():
+            try:
+                context: Any = ray.init(
+                    address="local",
+                    namespace=namespace(run),
+                    num_cpus=max(os.cpu_count() or 1, sum(map(cpus, jobs))),
+                    num_gpus=None if any(map(gpus, jobs)) else 0,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=dashboard,
+                    dashboard_host=LOOPBACK,
+                    _temp_dir=str(janitor.folder),
+                    _memory=2 * sum(job.memory_bytes for job in jobs),  # the preflight has looked
+                    **_QUIET,
+                )
+            except BaseException:
+                janitor.sweep(remove=False)
+                raise
+        with suppress(OSError):  # Ray writes it for anyone to read
+            _TOKEN.expanduser().chmod(0o600)
+        lines = []
+        if url := context.dashboard_url:
+            lines = [f"Ray dashboard: http://{url} (it asks for the token: ray get-auth-token)"]
+        return cls(lines, janitor)
+
+    @classmethod
+    def join(cls, run: str, address: str) -> Cluster:
+        """A running cluster. Raises ConfigError where there is none that lets us in."""
+        with _own_sigterm():
+            try:
+                context: Any = ray.init(address=address, namespace=namespace(run), **_QUIET)
+            except ray.exceptions.AuthenticationError:
+                raise ConfigError(
+                    f"--address {address}: the cluster asks for a token that is not here; copy "
+                    f"its ~/.ray/auth_token to this machine, or set RAY_AUTH_TOKEN"
+                ) from None
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(_no_cluster(address, error)) from None
+        lines = [f"joined the Ray cluster at {context.address_info['gcs_address']}"]
+        if url := context.dashboard_url:
+            lines.append(f"Ray dashboard: http://{url}")
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            lines.append(
+                "warning: this cluster has no token authentication: whoever reaches it can run "
+                "code as you (RAY_AUTH_MODE=token where it is started asks for one)"
+            )
+        return cls(lines, None)
+
+    def inventory(self, here: Inventory, device: str) -> Inventory:
+        """What the whole cluster has; the disk is that of `here`."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        count = int(sum(node.get("GPU", 0) for node in nodes))
+        found = tuple(Gpu("GPU of the cluster", 0, None) for _ in range(count))
+        return Inventory(
+            cores=here.cores,
+            memory_bytes=int(sum(node.get("memory", 0) for node in nodes)),
+            disk_bytes=here.disk_bytes,
+            gpus=None if device == "cpu" else found,
+        )
+
+    def leave(self, clean: bool) -> None:
+        """Disconnect; end the Ray that we started. clean: its logs may go, too."""
+        with _own_sigterm():
+            ray.shutdown()
+        if self._janitor:
+            self._janitor.sweep(remove=clean)
+            if not clean:
+                log.info("Ray's logs are in %s", self._janitor.folder)
+
+
+_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+
+
+def namespace(run: str) -> str:
+    """Of the actors of one run, as the dashboard shows it."""
+    return f"mtc-{run}"
+
+
+def gpus(job: CellJob) -> int:
+    return int(job.device != "cpu")
+
+
+def cpus(job: CellJob) -> int:
+    """A cell on a GPU keeps one core busy."""
+    return 1 if gpus(job) else job.threads
+
+
+def _visible_gpus(jobs: Sequence[CellJob]) -> dict[str, str]:
+    """`resources.device: cuda:N` for a Ray that numbers the GPUs it sees from 0."""
+    devices = [job.device for job in jobs]
+    if len(devices) != 1 or devices[0] in ("cpu", "cuda:0"):
+        return {}
+    index = int(devices[0].partition(":")[2])
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[index] if seen else str(index)}
+
+
+def _no_cluster(address: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f"--address {address}: no Ray cluster can be joined there "
+        f"({reason[0] if reason else type(error).__name__}); `ray status --address …` shows "
+        "whether it runs; without --address a Ray of its own is started"
+    )
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set for the processes that are started inside, and not for later ones."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts its own handler in the place of ours, and exits."""
+    handler = getsignal(SIGTERM)
+    try:
+        yield
+    finally:
+        signal(SIGTERM, handler)
