@@ -5,6 +5,7 @@
     step-000012000/sha256.json          file name -> digest; written last
 
 Written to a temporary folder, synced, renamed. A damaged one is passed over for the one before.
+Names and digests load without torch, for those who only look at a run.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mtc_core.atomic import new_folder, remove_folder, remove_leftovers, write_json_atomic
 from mtc_core.errors import CheckpointError, TrainingStopped
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATE, FACTS, DIGESTS = "state.safetensors", "facts.json", "sha256.json"
 
@@ -40,6 +41,7 @@ def write_checkpoint(
     """Write `folder/step-…` and drop all but the newest `keep`.
 
     Raises TrainingStopped, and writes nothing, where a tensor is not finite."""
+    import torch
     from safetensors.torch import save_file
 
     for name, tensor in state.items():

@@ -1,10 +1,12 @@
 """A cell: one producer and the transcoders that it feeds, in one process.
 
-    load -> resume -> for each block: one forward, then every step of every transcoder
-         -> calibrate -> test -> save
+    load(): model, rehearsal, checkpoints
+    run():  for each block: one forward, then every step of every transcoder
+            -> calibrate -> test -> save
 
-`run()` yields a status after every step, and whoever iterates it may stop between two. The same
-class runs in this process and inside an actor.
+`load()` needs no tokens: those may still be being written. `run()` yields a status after every
+step, and whoever iterates it may stop between two. The same class runs in this process and inside
+an actor.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 
-from mtc_core.capture import make_capture
+from mtc_core.capture import Capture, make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.errors import ModelError
 from mtc_core.model.model_shape import ModelShape
@@ -29,6 +32,8 @@ from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.schedule import Schedule
 from mtc_core.tokens.token_store import TokenStore
 from mtc_core.workspace import Workspace
+from orchestrator.memory_errors import memory_errors
+from orchestrator.rehearsal import rehearse
 from orchestrator.status import CellStatus, Phase
 from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.transcoder_run import TranscoderRun
@@ -44,14 +49,17 @@ class CellJob:
     specs: tuple[TranscoderSpec, ...]
     train: TrainConfig
     seed: int
+    model_name: str  # as the manifest has it; in `model` a local folder's path is absolute
     model: dict[str, Any]  # keyword arguments of load_model
     model_commit: str  # the weights that the run began with
     shape: ModelShape  # what the plan was made for
     provider: Literal["hf", "bridge"]
     forward_contexts: int
-    tokens: Path
+    context_tokens: int
+    tokens: Path  # absolute, as all paths here: the process may stand elsewhere
     transcoders: Path
     device: str
+    memory_bytes: int  # what the plan expects it to take
     threads: int
     checkpoint_s: float
     checkpoint_keep: int
@@ -59,7 +67,7 @@ class CellJob:
 
 
 class Cell:
-    """Trains the transcoders of one job."""
+    """Trains the transcoders of one job. `load()`, then `run()`, at last `close()`."""
 
     def __init__(self, job: CellJob) -> None:
         self.job = job
@@ -78,17 +86,47 @@ class Cell:
             )
             for spec in job.specs
         ]
+        self._loaded: LoadedModel | None = None
         self._producer: ActivationProducer | None = None
-        self._provenance: dict[str, Any] = {}
         self._checkpointed_at = time.monotonic()
+
+    def load(self) -> CellStatus:
+        """Load the model, try one forward and one step of each transcoder, read checkpoints.
+
+        Raises ModelError, SiteError and the like for what the model cannot give."""
+        torch.set_num_threads(self.job.threads)
+        with self._timed("load"), memory_errors(self.job.name, self.job.device):
+            for run in self.runs:
+                run.claim()
+            self._loaded = self._load_model()
+            self._rehearse(self._loaded)
+            for run in self.runs:
+                run.resume()
+        return self.status("loading")
 
     def run(self) -> Iterator[CellStatus]:
         """Train to the end, one status a step. Finished transcoders are left as they are."""
-        yield self.status("loading")
-        store, producer = self._load()
-        yield from self._train(producer)
-        yield from self._finish(store, producer)
+        assert self._loaded is not None, "load() comes first"
+        store = TokenStore(self.job.tokens)
+        self._producer = producer = ActivationProducer(
+            self._capture(self._loaded),
+            Schedule(store, self.job.seed, self.job.train.block_rows),
+            forward_contexts=self.job.forward_contexts,
+            device=self.job.device,
+        )
+        with memory_errors(self.job.name, self.job.device):
+            yield from self._train(producer)
+            yield from self._finish(store, producer)
         yield self.status("done")
+
+    def close(self) -> None:
+        """Let other processes train these transcoders."""
+        for run in self.runs:
+            run.release()
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which nobody asked this cell to go on."""
+        self.seconds["wait"] = self.seconds.get("wait", 0.0) + seconds
 
     def checkpoint(self) -> None:
         """Save the state of every transcoder now."""
@@ -107,41 +145,37 @@ class Cell:
             rows_trained=self.rows_trained,
             seconds=dict(self.seconds),
             forwards=self._forwards(),
+            resident_bytes=psutil.Process().memory_info().rss,
             messages=self._new_messages(),
         )
 
-    def _load(self) -> tuple[TokenStore, ActivationProducer]:
+    def _load_model(self) -> LoadedModel:
         job = self.job
-        torch.set_num_threads(job.threads)
-        with self._timed("load"):
-            for run in self.runs:
-                run.resume()
-            store = TokenStore(job.tokens)
-            loaded = load_model(**job.model, device=job.device)
-            if loaded.commit != job.model_commit:
-                raise ModelError(
-                    f"the weights of {job.model['name']} have changed since the run began (were "
-                    f"{job.model_commit}, now {loaded.commit}); restore them, or start a run with "
-                    "another name"
-                )
-            if (loaded.shape.n_layers, loaded.shape.d_model) != (
-                job.shape.n_layers,
-                job.shape.d_model,
-            ):
-                raise ModelError(
-                    f"{job.model['name']} has {loaded.shape.n_layers} layers of width "
-                    f"{loaded.shape.d_model}, but was planned with {job.shape.n_layers} of width "
-                    f"{job.shape.d_model}; its entry in orchestrator/shapes.json is wrong"
-                )
-            self._provenance = {"model": _describe(job, loaded), **job.provenance}
-            sites = [site for spec in job.specs for site in (spec.source, spec.target)]
-            self._producer = ActivationProducer(
-                make_capture(loaded, sites, provider=job.provider),
-                Schedule(store, job.seed, job.train.block_rows),
-                forward_contexts=job.forward_contexts,
-                device=job.device,
+        loaded = load_model(**job.model, device=job.device)
+        if loaded.commit != job.model_commit:
+            raise ModelError(
+                f"the weights of {job.model_name} have changed since the run began (were "
+                f"{job.model_commit}, now {loaded.commit}); restore them, or start a run with "
+                "another name"
             )
-        return store, self._producer
+        found, planned = ((shape.n_layers, shape.d_model) for shape in (loaded.shape, job.shape))
+        if found != planned:
+            raise ModelError(
+                f"{job.model_name} has {found[0]} layers of width {found[1]}, but was planned "
+                f"with {planned[0]} of width {planned[1]}; its entry in orchestrator/shapes.json "
+                "is wrong"
+            )
+        return loaded
+
+    def _rehearse(self, loaded: LoadedModel) -> None:
+        capture = self._capture(loaded)
+        runs = [run for run in self.runs if not run.ended]
+        rehearse(capture, runs, loaded.shape.vocab_size, self.job.context_tokens)
+        capture.close()
+
+    def _capture(self, loaded: LoadedModel) -> Capture:
+        sites = [site for spec in self.job.specs for site in (spec.source, spec.target)]
+        return make_capture(loaded, sites, provider=self.job.provider)
 
     def _train(self, producer: ActivationProducer) -> Iterator[CellStatus]:
         train = self.job.train
@@ -173,6 +207,8 @@ class Cell:
         runs = [run for run in self._live if not run.finished]
         if not runs:
             return
+        assert self._loaded is not None
+        provenance = {"model": _describe(self.job, self._loaded), **self.job.provenance}
         calibration, test = store.holdout("calibration"), store.holdout("test")
         for run in runs:
             run.prepare_held_out(int(calibration.rows_CT.sum()))
@@ -190,7 +226,7 @@ class Cell:
                     run.test(rows)
                 yield self.status("testing")
             for run in runs:
-                run.save_final(self._provenance)
+                run.save_final(provenance)
 
     @property
     def _block_index(self) -> int:
@@ -242,7 +278,7 @@ def _holdout_rows(producer: ActivationProducer, contexts: Contexts) -> Iterator[
 def _describe(job: CellJob, loaded: LoadedModel) -> dict[str, Any]:
     """Whose weights the transcoders belong to, for config.json."""
     return {
-        "name": job.model["name"],
+        "name": job.model_name,
         "commit": loaded.commit,
         "description": loaded.description,
         "dtype": job.model["dtype"],

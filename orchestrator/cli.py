@@ -7,11 +7,15 @@ Exit codes: 0 done · 1 some transcoders failed · 2 a mistake that the user can
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator import cli_runs
+from orchestrator import cli_registry, cli_runs
 from orchestrator.cli_options import Commands, json_option, root_option, set_option
+
+if TYPE_CHECKING:
+    from orchestrator.backend import Backend
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,24 +74,50 @@ def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) ->
 @set_option
 @click.option(
     "--backend",
-    type=click.Choice(["local"]),
-    default="local",
+    type=click.Choice(["ray", "local"]),
+    default="ray",
     show_default=True,
-    help="Where cells run: in this process.",
+    help="Where cells run: as Ray actors, or in this process.",
 )
-def run(manifest: Path, root: str, overrides: tuple[str, ...], backend: str) -> None:
+@click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="Join this Ray cluster (`auto`, HOST:PORT) and leave it running. Without: a Ray of this "
+    "run's own.",
+)
+@click.option("--no-dashboard", is_flag=True, help="Start that Ray without its dashboard.")
+def run(
+    manifest: Path,
+    root: str,
+    overrides: tuple[str, ...],
+    backend: str,
+    address: str | None,
+    no_dashboard: bool,
+) -> None:
     """Train every transcoder of MANIFEST, or continue where an earlier run stopped."""
     from orchestrator import driver
-    from orchestrator.backend import LocalBackend
     from orchestrator.prepare import Request
-    from orchestrator.terminal import make_console
+    from orchestrator.terminal import EnduringConsole, make_console
 
     request = Request(manifest, Path(root), overrides)
-    raise SystemExit(driver.run(request, LocalBackend(), make_console()))
+    cells = _backend(backend, address, dashboard=not no_dashboard)
+    raise SystemExit(driver.run(request, cells, make_console(EnduringConsole)))
+
+
+def _backend(name: str, address: str | None, dashboard: bool) -> Backend:
+    if name == "local":
+        from orchestrator.backend import LocalBackend
+
+        return LocalBackend()
+    from orchestrator.ray_backend.backend import RayBackend
+
+    return RayBackend(None if address == "local" else address, dashboard)
 
 
 for command in (cli_runs.status, cli_runs.list_runs, cli_runs.metrics):
     cli.add_command(command)
+cli.add_command(cli_registry.registry)
 
 
 def main() -> None:

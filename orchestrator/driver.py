@@ -1,30 +1,32 @@
 """One invocation of `run`, from manifest to summary. It alone decides; everything else reports.
 
-manifest -> run lock -> plan -> run folder -> tokens -> cells -> summary
+manifest -> run lock -> plan -> run folder -> tokens, while cells load -> training -> summary
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from threading import Event
+from collections.abc import Sequence
+from threading import Event as Flag
 
 from rich.console import Console
 
 from mtc_core.errors import MtcError
+from orchestrator.audience import Audience
 from orchestrator.backend import Backend
+from orchestrator.cell import CellJob
+from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.manifest import load_manifest
 from orchestrator.prepare import OpenRun, Request, cell_jobs, open_run, write_tokens
 from orchestrator.run_folder import RunFolder
 from orchestrator.run_lock import LockLost, run_lock
-from orchestrator.run_log import PhaseLog, log_start, log_to
-from orchestrator.status import CellStatus
-from orchestrator.status_file import StatusFile
-from orchestrator.summary import cost_lines, read_ended, show_summary
-from orchestrator.view import View, make_view
+from orchestrator.run_log import log_start, log_to
+from orchestrator.status import CellLost
+from orchestrator.summary import show_end
 
-DONE, SOME_FAILED, STOPPED = 0, 1, 3
+DONE, SOME_FAILED, STOPPED, USER_ERROR = 0, 1, 3, 2
 log = logging.getLogger("mtc")
 
 
@@ -35,92 +37,107 @@ def run(request: Request, backend: Backend, console: Console) -> int:
     manifest = load_manifest(request.manifest, request.overrides)
     folder = RunFolder(request.root, manifest.name)
     with run_lock(folder.path) as lost:
-        opened = open_run(request.root, manifest, folder)
+        opened = open_run(request.root, manifest, folder, backend.inventory)
         with log_to(folder.log), interrupts() as interrupt:
             log_start(request.manifest, request.overrides, opened.threads, opened.plan.device)
             for note in opened.notes:
                 log.info("%s", note)
-            code = _train_and_report(opened, backend, interrupt, lost, console)
+            if opened.unfinished:
+                audience = Audience(opened, request, backend.name, console)
+                code = _train_and_report(opened, backend, audience, interrupt, lost, console)
+            else:
+                log.info("nothing left to train")
+                console.print(f"{folder.path}: nothing left to train")
+                code = _exit_code(show_end(console, folder, opened.ids, costs=[]))
             log.info("end: exit code %d", code)
     return code
 
 
 def _train_and_report(
-    run: OpenRun, backend: Backend, interrupt: Interrupt, lost: Event, console: Console
+    run: OpenRun,
+    backend: Backend,
+    audience: Audience,
+    interrupt: Interrupt,
+    lost: Flag,
+    console: Console,
 ) -> int:
+    code = STOPPED
     try:
-        last = _train(run, backend, interrupt, lost, console)
+        with audience:
+            _train(run, cell_jobs(run), backend, audience, interrupt, lost)
+        costs = audience.costs()
+        for line in costs:
+            log.info("%s", line)
+        code = _exit_code(show_end(console, run.folder, run.ids, costs))
     except Interrupted:
+        code = interrupt.exit_code
         log.info("interrupted by %s", signal.Signals(interrupt.signal_number).name)
         console.print("interrupted: everything is saved; the same command continues the run")
-        return interrupt.exit_code
+    except (Stopped, LockLost) as error:
+        log.error("%s", error)
+        console.print(f"stopped: {error}; the same command continues the run", soft_wrap=True)
     except MtcError as error:
+        code = USER_ERROR
         log.error("%s", error)
         raise
     except Exception as error:
         log.exception("stopped by an error")
         console.print(f"stopped: {type(error).__name__}: {error}", soft_wrap=True)
         console.print(f"traceback in {run.folder.log}; the same command continues the run")
-        return STOPPED
-    return _report(run, last, console)
+    finally:
+        backend.close(clean=code != STOPPED)
+        audience.leave(code)
+    return code
 
 
 def _train(
-    run: OpenRun, backend: Backend, interrupt: Interrupt, lost: Event, console: Console
-) -> CellStatus | None:
-    """Bring every transcoder to its end; the last status, or None if there was nothing to do."""
-    unfinished = run.unfinished
-    if not unfinished:
-        return None
-    todo = f"{len(unfinished)} of {len(run.ids)} transcoders to train"
-    console.print(f"{run.folder.path}: {todo}")
-    log.info("%s", todo)
-    view = make_view(console, run.plan.schedule.steps)
-    file = StatusFile(run.folder.path, run.plan.schedule.steps)
-    phases = PhaseLog()
+    run: OpenRun,
+    jobs: Sequence[CellJob],
+    backend: Backend,
+    audience: Audience,
+    interrupt: Interrupt,
+    lost: Flag,
+) -> None:
+    """Bring every transcoder to its end."""
 
     def reading(tokens: int, doing: str) -> None:
         interrupt.check()
-        view.reading(tokens, doing)
+        backend.check()
+        audience.reading(tokens, doing)
 
-    try:
-        phases.update("tokens")
-        schedule = write_tokens(run, reading).schedule
-        if schedule.reading:
-            view.note(schedule.reading)
-            log.info("%s", schedule.reading)
-        backend.start(cell_jobs(run))
-        last = None
-        while (status := backend.wait()) is not None:
-            if lost.is_set():  # without a checkpoint: the folder is another's now
-                raise LockLost("another driver has taken this run over after a long silence here")
-            last = status
-            _tell(status, view)
-            phases.update(status.phase, status.step)
-            file.update(status)
-            if interrupt:
-                backend.stop()
-                interrupt.check()
-        file.close("done")
-        return last
-    finally:
-        view.close()
-        file.close("stopped")
+    audience.say(f"{run.folder.path}: {len(run.unfinished)} of {len(run.ids)} transcoders to train")
+    for line in backend.start(run.manifest.name, jobs):
+        audience.say(line)
+    interrupt.check()
+    schedule = write_tokens(run, reading).schedule
+    if schedule.reading:
+        audience.say(schedule.reading)
+    policy = FailurePolicy()
+    while (events := backend.wait()) is not None:
+        if lost.is_set():  # without a checkpoint: the folder is another's now
+            raise LockLost("another driver has taken this run over after a long silence here")
+        for event in events:
+            if not isinstance(event, CellLost):
+                audience.hear(event)
+            elif not interrupt:  # what ends us may have ended the cell too
+                _replace(event, policy, backend, audience)
+        if interrupt:
+            backend.stop()
+            interrupt.check()
+        audience.pause()
 
 
-def _tell(status: CellStatus, view: View) -> None:
-    for message in status.messages:
-        log.warning("%s", message)
-        view.note(message)
-    view.show(status)
+def _replace(lost: CellLost, policy: FailurePolicy, backend: Backend, audience: Audience) -> None:
+    decision = policy.decide(lost, audience.suite.cells[lost.cell].progress)
+    if isinstance(decision, GiveUp):
+        raise Stopped(decision.why)
+    audience.warn(
+        f"{lost.cell} died: {lost.why}; it goes on from its last checkpoint in a new process "
+        f"(try {decision.attempt} of {decision.budget})"
+    )
+    audience.suite.replace(lost.cell)
+    backend.replace(lost.cell)
 
 
-def _report(run: OpenRun, last: CellStatus | None, console: Console) -> int:
-    rows = read_ended(run.folder, run.ids)
-    costs = cost_lines(last, len(rows)) if last else []
-    for line in costs or ["nothing left to train"]:
-        log.info("%s", line)
-    if last is None:
-        console.print(f"{run.folder.path}: nothing left to train")
-    show_summary(console, rows, costs, run.folder)
-    return SOME_FAILED if any(row.failure for row in rows) else DONE
+def _exit_code(all_done: bool) -> int:
+    return DONE if all_done else SOME_FAILED

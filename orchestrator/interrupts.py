@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the run to save and end, the second ends it at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first asks the run to save and end, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVING = b"saving; press Ctrl-C again to end at once\n"
 
 
@@ -45,7 +46,9 @@ def interrupts() -> Iterator[Interrupt]:
         with suppress(OSError):  # nobody may be there to read it
             os.write(2, SAVING)  # not print: a signal may come in the middle of another print
 
-    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    # nohup has SIGHUP ignored: whoever uses it wants a run that outlives its terminal.
+    kept = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, note) for number in kept}
     try:
         yield interrupt
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.model.model_source import load_tokenizer, model_commit
+from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.schedule import Schedule, rows_to_store
 from mtc_core.tokens.text import dataset_commit, source_listing
@@ -18,7 +18,7 @@ from mtc_core.tokens.token_store import STORE, read_json
 from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from orchestrator.cell import CellJob
-from orchestrator.inventory import Inventory, take_inventory, text_bytes
+from orchestrator.inventory import Inventory, text_bytes
 from orchestrator.manifest import Manifest, expand
 from orchestrator.model_shapes import find_shape
 from orchestrator.plan import Plan, make_plan
@@ -59,15 +59,17 @@ class OpenRun:
         return self.folder.unfinished(self.ids)
 
 
-def open_run(root: Path, manifest: Manifest, folder: RunFolder) -> OpenRun:
+def open_run(
+    root: Path, manifest: Manifest, folder: RunFolder, take_inventory: Callable[..., Inventory]
+) -> OpenRun:
     """Check, plan, refuse what does not fit, and begin or continue the run folder, whose lock the
-    caller holds.
+    caller holds. take_inventory: Backend.inventory.
 
     Raises MtcError; nothing is written before every check has passed. A run with nothing left to
     train needs neither its text nor memory."""
     shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
     assert shape is not None
-    inventory = take_inventory(root, device=manifest.resources.device)
+    inventory = take_inventory(root, manifest.resources.device, manifest.resources.cells)
     found = folder.examine(manifest, resolve(manifest, shape.n_layers, inventory.cores))
     finished = found.resumed and not folder.unfinished(found.resolved["specs"])
     text = [] if finished else source_listing(manifest.data.config())
@@ -152,8 +154,9 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
             specs=tuple(specs[id] for id in cell.transcoders),
             train=train,
             seed=manifest.seed,
+            model_name=manifest.model.name,
             model={
-                "name": manifest.model.name,
+                "name": _absolute(manifest.model.name),
                 "revision": run.pins["model"],
                 "dtype": manifest.model.dtype,
                 "trust_remote_code": manifest.model.trust_remote_code,
@@ -162,9 +165,11 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
             shape=run.shape,
             provider=run.pins["provider"],
             forward_contexts=manifest.model.forward_contexts,
-            tokens=run.folder.tokens,
-            transcoders=run.folder.transcoders,
+            context_tokens=manifest.data.context_tokens,
+            tokens=run.folder.tokens.absolute(),
+            transcoders=run.folder.transcoders.absolute(),
             device=cell.device,
+            memory_bytes=cell.memory_bytes,
             threads=run.threads,
             checkpoint_s=60 * resources.checkpoint_minutes,
             checkpoint_keep=resources.checkpoint_keep,
@@ -175,6 +180,10 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
         )
         for cell in run.plan.cells
     ]
+
+
+def _absolute(model: str) -> str:
+    return str(Path(model).expanduser().absolute()) if is_local(model) else model
 
 
 def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.disk_errors import disk_errors
 
-VERSIONS = ("mtc-orchestrator", "torch", "transformers")
+VERSIONS = ("mtc-orchestrator", "torch", "transformers", "ray")
 _log = logging.getLogger("mtc")
 
 

@@ -6,18 +6,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Phase = Literal["loading", "training", "calibrating", "testing", "done"]
+Loss = Literal["crash", "memory", "node"]
 
 
 @dataclass(frozen=True, slots=True)
 class TranscoderStatus:
-    """One transcoder now; figures are of the last logged step, None before the first."""
+    """One transcoder now; figures are of the last logged step, None before the first.
+    saved_step: the step of its newest checkpoint, all steps once it is done."""
 
     id: str
     state: str  # waiting, training, failed, done
-    step: int
-    fvu: float | None
-    l0: float | None
-    dead_share: float | None
+    step: int = 0
+    saved_step: int = 0
+    fvu: float | None = None
+    fvu_by_prefix: tuple[float, ...] = ()
+    l0: float | None = None
+    dead_share: float | None = None
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,4 +40,23 @@ class CellStatus:
     rows_trained: int = 0
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     forwards: dict[str, int] = field(default_factory=dict)  # passes, tokens, and hook counts
+    resident_bytes: int = 0
     messages: tuple[str, ...] = ()  # for the log; each is sent once
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What is safe on disk: transcoders at their end, steps of all the others."""
+        ended = sum(row.state in ("done", "failed") for row in self.transcoders)
+        return ended, sum(row.saved_step for row in self.transcoders)
+
+
+@dataclass(frozen=True, slots=True)
+class CellLost:
+    """A cell's process is gone. `why` is for people; `kind` decides what is done about it."""
+
+    cell: str
+    kind: Loss
+    why: str
+
+
+Event = CellStatus | CellLost

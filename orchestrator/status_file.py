@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.run_lock import SILENT_S, is_running, started
-from orchestrator.status import CellStatus
-from orchestrator.view import tokens_per_second
+from orchestrator.suite import Suite
 
 NAME = "status.json"
 SECONDS = 1.0
@@ -39,24 +38,30 @@ class StatusFile:
         }
         self._write()
 
-    def update(self, status: CellStatus) -> None:
-        self._content |= {
-            "phase": status.phase,
-            "step": status.step,
-            "tokens_per_second": tokens_per_second(status),
-            "rows_trained": status.rows_trained,
-            "seconds": status.seconds,
-            "forwards": status.forwards,
-            "transcoders": [row.to_dict() for row in status.transcoders],
-        }
+    def update(self, suite: Suite) -> None:
         if time.monotonic() - self._written_at >= SECONDS:
+            self._take(suite)
             self._write()
 
-    def close(self, state: str) -> None:
+    def close(self, state: str, suite: Suite) -> None:
         """Record how it ended; only the first call counts."""
         if self._content["state"] == "running":
+            self._take(suite)
             self._content["state"] = state
             self._write()
+
+    def _take(self, suite: Suite) -> None:
+        self._content |= {
+            "phase": suite.phase,
+            "step": suite.step,
+            "tokens_per_second": suite.tokens_per_second,
+            "rows_trained": suite.rows_trained,
+            "seconds": suite.seconds,
+            "forwards": suite.forwards,
+            "resident_bytes": suite.resident_bytes,
+            "replaced": len(suite.replaced),
+            "transcoders": [row.to_dict() for row in suite.transcoders],
+        }
 
     def _write(self) -> None:
         content = json.dumps({**self._content, "updated": time.time()}, indent=2)

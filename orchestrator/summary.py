@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from mtc_core.errors import ConfigError
 from orchestrator.run_folder import RunFolder
-from orchestrator.status import CellStatus
+from orchestrator.suite import Suite, training_seconds
 from orchestrator.transcoder_folder import TranscoderFolder
-from orchestrator.view import clock, tokens_per_second
+from orchestrator.view import clock
 
 TABLE_COLUMNS = 110
 
@@ -122,8 +122,9 @@ def _unfinished(row: Ended) -> str:
     return "stopped, see below" if row.failure else "not finished"
 
 
-def show_summary(console: Console, rows: list[Ended], costs: list[str], run: RunFolder) -> None:
-    """Print the end of a run. costs: cost_lines() of this invocation."""
+def show_end(console: Console, run: RunFolder, ids: list[str], costs: Sequence[str]) -> bool:
+    """Print the end of a run: whether every transcoder came to its own. costs: of cost_lines."""
+    rows = read_ended(run, ids)
     console.print()
     show_quality(console, rows)
     for row in rows:
@@ -136,22 +137,48 @@ def show_summary(console: Console, rows: list[Ended], costs: list[str], run: Run
         console.print(line, soft_wrap=True)
     console.print(f"weights: {run.transcoders}/ID/final", soft_wrap=True)
     console.print(f'in Python: mtc_core.load_suite("{run.path}")', soft_wrap=True)
+    return not any(row.failure for row in rows)
 
 
-def cost_lines(last: CellStatus, n_transcoders: int) -> list[str]:
-    """Speed, forwards and memory of this invocation, in words."""
-    forwards, seconds = last.forwards, last.seconds
-    if not last.rows_trained:
-        return []
-    trained = sum(seconds.get(stage, 0.0) for stage in ("forward", "train", "checkpoint"))
+def cost_lines(suite: Suite) -> Iterator[str]:
+    """Speed and forwards of this invocation, in words."""
+    if not suite.rows_trained:
+        return
+    seconds = suite.seconds
+    trained = training_seconds(seconds)
     share = 100 * seconds.get("forward", 0.0) / trained
-    resident = psutil.Process().memory_info().rss / 2**30
-    return [
-        f"{tokens_per_second(last):,.0f} tokens/s for the whole suite: {last.rows_trained:,} rows "
-        f"in {clock(trained)} (forward {share:.0f} %, transcoders and checkpoints the rest)",
-        f"{forwards['passes']:,} forward passes in all: the first block ran "
-        f"{forwards['first_block']:,} times, the last one needed {forwards['last_block']:,}, the "
-        f"unembedding {forwards['unembedding']:,}; {n_transcoders} separate runs would have needed "
-        f"{n_transcoders * forwards['passes']:,}",
-        f"{resident:.1f} GiB resident",
-    ]
+    yield (
+        f"{suite.tokens_per_second:,.0f} tokens/s for the whole suite: {suite.rows_trained:,} rows "
+        f"in {clock(trained)} (forward {share:.0f} %, transcoders and checkpoints the rest)"
+    )
+    yield _forward_line(suite)
+    if len(suite.cells) > 1:
+        for name, forwards in suite.forwards.items():
+            yield f"  {name}: {_counted(forwards)}"
+
+
+def _forward_line(suite: Suite) -> str:
+    forwards = list(suite.forwards.values())
+    passes, transcoders = sum(f["passes"] for f in forwards), len(suite.transcoders)
+    separate = transcoders * max(f["passes"] for f in forwards)
+    line = f"{passes:,} forward passes in all: "
+    if len(forwards) == 1:
+        line += _counted(forwards[0])
+    else:
+        line += f"one for each of {len(forwards)} cells, through its own part of the layers"
+    return f"{line}; {transcoders} separate runs would have needed {separate:,}"
+
+
+def _counted(forwards: dict[str, int]) -> str:
+    return (
+        f"the first block ran {forwards['first_block']:,} times, the last one needed "
+        f"{forwards['last_block']:,}, the unembedding {forwards['unembedding']:,}"
+    )
+
+
+def memory_line(driver: dict[str, float], cells: dict[str, int]) -> str:
+    """`resident: driver 0.4 GiB, trainer-0[L00-L03] 1.5 GiB; the driver took 0.9 % of a core`"""
+    resident = [f"{name} {count / 2**30:.1f} GiB" for name, count in cells.items()]
+    here = f"resident: driver {driver['resident_bytes'] / 2**30:.1f} GiB"
+    share = 100 * driver["training_cpu_share"]
+    return f"{', '.join([here, *resident])}; the driver took {share:.1f} % of a core in training"

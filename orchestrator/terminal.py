@@ -17,8 +17,16 @@ class PipeConsole(Console):
         raise BrokenPipeError
 
 
-def make_console() -> Console:
+class EnduringConsole(Console):
+    """A Console that falls silent when its reader has gone: what it tells of goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.file = open(os.devnull, "w")  # noqa: SIM115 (it lasts as long as we do)
+        os.dup2(self.file.fileno(), sys.stdout.fileno())  # Python flushes it once more at exit
+
+
+def make_console(kind: type[Console] = PipeConsole) -> Console:
     """Standard output. rich honours NO_COLOR, TERM and COLUMNS; without a terminal it would cut
     lines at 80 columns, which tears the ids of long hook names."""
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return PipeConsole(width=None if narrow else PIPE_COLUMNS, highlight=False, markup=False)
+    return kind(width=None if narrow else PIPE_COLUMNS, highlight=False, markup=False)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from mtc_core.errors import ConfigError
+from orchestrator.disk_errors import disk_errors
+
+CLAIM_S = 60.0  # how long an earlier process may take to die after its driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +20,29 @@ class TranscoderFolder:
     """<run>/transcoders/<id>/"""
 
     path: Path
+
+    def claim(self) -> BinaryIO:
+        """Lock this folder for one process, and wait for an earlier one to let go: a trainer
+        outlives a killed driver by moments, and must write nothing beside its successor. The
+        lock lasts while the file returned is open.
+
+        Raises ConfigError after CLAIM_S."""
+        with disk_errors(self.path, "written"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "ab")  # noqa: SIM115 (it outlives this call)
+        deadline = time.monotonic() + CLAIM_S
+        # Where a network file system has no such locks, the run lock has to do.
+        with suppress(OSError):
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    file.close()
+                    raise ConfigError(
+                        f"{self.path} is still being trained by a process of an earlier driver; "
+                        "end that process (see its name with ps: ray::TranscoderTrainer), and run "
+                        "the command again"
+                    )
+                time.sleep(0.2)
+        return file
 
     @property
     def config(self) -> Path:
@@ -41,3 +73,11 @@ class TranscoderFolder:
     def final(self) -> Path:
         """What users load; its presence says that the transcoder is done."""
         return self.path / "final"
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -41,6 +41,7 @@ class TranscoderRun:
         self.messages: list[str] = []  # for the log
         self._last: dict[str, Any] = {}
         self._saved_step = -1
+        self._claim: BinaryIO | None = None
 
     @property
     def step_index(self) -> int:
@@ -55,6 +56,23 @@ class TranscoderRun:
     @property
     def finished(self) -> bool:
         return self.folder.final.exists()
+
+    @property
+    def ended(self) -> bool:
+        """Done, or stopped for good by an earlier process or this one."""
+        return self.finished or bool(self.reason) or self.folder.failed.exists()
+
+    def claim(self) -> None:
+        """Be the one process that trains this transcoder, until `release` or the process's end.
+
+        Raises ConfigError if another does not let go of it."""
+        if self._claim is None and not self.ended:
+            self._claim = self.folder.claim()
+
+    def release(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def resume(self) -> None:
         """Go on from the newest good checkpoint, if there is one and this is not done yet."""
@@ -166,7 +184,9 @@ class TranscoderRun:
             id=self.spec.id,
             state=state,
             step=self.step_index,
+            saved_step=self.train.steps if self.finished else max(0, self._saved_step),
             fvu=self._last.get("fvu"),
+            fvu_by_prefix=tuple(self._last.get("fvu_by_prefix", ())),
             l0=self._last.get("l0"),
             dead_share=self._last.get("dead_share"),
             reason=self.reason,
@@ -177,15 +197,17 @@ class TranscoderRun:
 
     def _log(self, step: int, report: StepReport) -> None:
         assert self.trainer is not None
-        fvu = report.fvu_P.tolist()
+        fvu, dead = report.fvu_P.tolist(), self.trainer.dead
         self._last = {
             "step": step,
             "tokens": (step + 1) * self.train.batch_tokens,
             "loss": float(report.loss),
             "fvu": fvu[-1],
             "fvu_by_prefix": fvu,
+            "l2_by_prefix": report.l2_P.tolist(),
             "l0": float(report.l0),
-            "dead_share": self.trainer.dead_share,
+            "dead": dead,
+            "dead_share": dead / self.spec.d_sae,
             "aux": float(report.aux),
             "extreme_row_share": float(report.extreme),
             "threshold": max(0.0, float(self.trainer.threshold)),  # of scaled units; 0: none yet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -12,38 +13,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.status import CellStatus, TranscoderStatus
+from orchestrator.status import TranscoderStatus
+from orchestrator.suite import Suite
 
 PLAIN_SECONDS = 5.0
 ROWS_SHOWN = 30
 
 
 class View(Protocol):
-    """Shows statuses; `note` is for a sentence that should stay on the screen."""
+    """Shows how a suite stands; `note` is for a sentence that should stay on the screen."""
 
     def reading(self, tokens: int, doing: str) -> None: ...
-    def show(self, status: CellStatus) -> None: ...
+    def show(self, suite: Suite) -> None: ...
     def note(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
-def make_view(console: Console, steps: int) -> View:
-    return LiveView(console, steps) if console.is_terminal else PlainView(console, steps)
+def make_view(console: Console) -> View:
+    return LiveView(console) if console.is_terminal else PlainView(console)
 
 
-def tokens_per_second(status: CellStatus) -> float:
-    """Trained rows over the seconds of training, forward and checkpoints included."""
-    seconds = sum(status.seconds.get(stage, 0.0) for stage in ("forward", "train", "checkpoint"))
-    return status.rows_trained / seconds if seconds else 0.0
-
-
-def headline(status: CellStatus, steps: int) -> str:
+def headline(suite: Suite) -> str:
     """`training  step 120/204  1,604 tokens/s  0:52 left`"""
-    parts = [f"{status.phase:<11}", f"step {status.step:,}/{steps:,}"]
-    rate = tokens_per_second(status)
-    if status.phase == "training" and rate:
-        rows_left = (steps - status.step) * status.batch_tokens
-        parts += [f"{rate:,.0f} tokens/s", f"{clock(rows_left / rate)} left"]
+    parts = [f"{suite.phase:<11}", f"step {suite.step:,}/{suite.steps:,}"]
+    left = suite.seconds_left
+    if suite.phase == "training" and left is not None:
+        parts += [f"{suite.tokens_per_second:,.0f} tokens/s", f"{clock(left)} left"]
     return "  ".join(parts)
 
 
@@ -60,20 +55,20 @@ def clock(seconds: float) -> str:
 class PlainView:
     """One line every few seconds, and one at each change of phase."""
 
-    def __init__(self, console: Console, steps: int) -> None:
-        self.console, self.steps = console, steps
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self._phase, self._shown_at = "", 0.0
 
     def reading(self, tokens: int, doing: str) -> None:
         if self._due(doing):
             self.note(_reading(tokens, doing))
 
-    def show(self, status: CellStatus) -> None:
-        if not self._due(status.phase):
+    def show(self, suite: Suite) -> None:
+        if not self._due(suite.phase):
             return
-        known = [s.fvu for s in status.transcoders if s.fvu is not None]
+        known = [row.fvu for row in suite.transcoders if row.fvu is not None]
         mean = f"  mean FVU {sum(known) / len(known):.3f}" if known else ""
-        self.note(f"{headline(status, self.steps)}{mean}")
+        self.note(f"{headline(suite)}{mean}")
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -92,18 +87,18 @@ class PlainView:
 class LiveView:
     """A headline, a bar, and a row for each transcoder, refreshed four times a second."""
 
-    def __init__(self, console: Console, steps: int) -> None:
-        self.console, self.steps = console, steps
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._live.start()
 
     def reading(self, tokens: int, doing: str) -> None:
         self._live.update(Text(_reading(tokens, doing)))
 
-    def show(self, status: CellStatus) -> None:
+    def show(self, suite: Suite) -> None:
         # Padding, because a bar by itself does not end its line.
-        bar = Padding(ProgressBar(total=self.steps, completed=status.step, width=40), 0)
-        self._live.update(Group(Text(headline(status, self.steps)), bar, _table(status)))
+        bar = Padding(ProgressBar(total=suite.steps, completed=suite.step, width=40), 0)
+        self._live.update(Group(Text(headline(suite)), bar, _table(suite.transcoders)))
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -112,15 +107,15 @@ class LiveView:
         self._live.stop()
 
 
-def _table(status: CellStatus) -> Table:
+def _table(rows: Sequence[TranscoderStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("transcoder", no_wrap=True)
     for name in ("step", "FVU", "L0", "dead %"):
         table.add_column(name, justify="right")
     table.add_column("state")
-    for row in status.transcoders[:ROWS_SHOWN]:
+    for row in rows[:ROWS_SHOWN]:
         table.add_row(*_cells(row))
-    hidden = len(status.transcoders) - ROWS_SHOWN
+    hidden = len(rows) - ROWS_SHOWN
     if hidden > 0:
         table.add_row(f"and {hidden} more")
     return table

@@ -83,12 +83,12 @@ class SignalAfter:
         wait, seen = LocalBackend.wait, [0]
 
         def wait_and_count(backend):
-            status = wait(backend)
-            if status is not None and status.phase == "training":
+            events = wait(backend)
+            if events and events[0].phase == "training":
                 seen[0] += 1
                 if seen[0] == self.step:
                     threading.Timer(self.delay_s, os.kill, (os.getpid(), self.number)).start()
-            return status
+            return events
 
         LocalBackend.wait = wait_and_count
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from mtc_core import load_suite
 from mtc_core.errors import DataError, MtcError
-from orchestrator import prepare
+from orchestrator.backend import LocalBackend
 from orchestrator.cli import cli
 from orchestrator.inventory import Inventory
 from orchestrator.run_lock import NAME as LOCK
@@ -72,18 +72,25 @@ def test_mistakes_found_after_the_folder_was_begun_can_be_mended(model, tmp_path
     assert 'data.path: was "python-docs", now' in log
 
 
-def test_tokens_outlive_a_mended_mistake_that_is_not_about_text(model, tmp_path):
-    wrong = "  - {source: 0.resid_mid, target: blocks.0.hook_nothing}"
-    with pytest.raises(MtcError, match="hook_nothing"):
-        run_here(small(tmp_path, model, transcoders=wrong), tmp_path)
+def test_tokens_outlive_a_manifest_under_which_nothing_was_trained(model, tmp_path):
+    manifest = small(tmp_path, model, checkpoint_minutes=60)
+    assert run_in_child(manifest, tmp_path, SignalAfter(1, 0), "train.lr=2e-3") == -signal.SIGKILL
     window = tmp_path / "small" / "tokens" / "window-00000.ids.npy"
     written = window.stat()
-    code, printed = run_here(small(tmp_path, model), tmp_path)
+    code, printed = run_here(manifest, tmp_path)
     assert code == 0, printed
+    assert "replaced a manifest" in (tmp_path / "small" / "log.txt").read_text()
     assert (window.stat().st_ino, window.stat().st_mtime_ns) == (
         written.st_ino,
         written.st_mtime_ns,
     )
+
+
+def test_a_hook_that_the_model_lacks_is_told_before_any_text_is_read(model, tmp_path):
+    wrong = "  - {source: 0.resid_mid, target: blocks.0.hook_nothing}"
+    with pytest.raises(MtcError, match="hook_nothing"):
+        run_here(small(tmp_path, model, transcoders=wrong), tmp_path)
+    assert not (tmp_path / "small" / "tokens").exists()
 
 
 def test_text_that_changed_before_anything_was_trained_is_read_anew(model, tmp_path):
@@ -120,7 +127,7 @@ def test_a_finished_run_needs_neither_its_text_nor_memory(model, tmp_path, monke
     assert run_here(manifest, tmp_path, text)[0] == 0
     before = finals(tmp_path / "small")
     (tmp_path / "text.jsonl").unlink()
-    monkeypatch.setattr(prepare, "take_inventory", lambda *_, **__: Inventory(1, 0, 0))
+    monkeypatch.setattr(LocalBackend, "inventory", lambda *_: Inventory(1, 0, 0))
     code, printed = run_here(manifest, tmp_path, text)
     assert code == 0 and "nothing left to train" in printed
     assert finals(tmp_path / "small") == before

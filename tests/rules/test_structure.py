@@ -26,9 +26,10 @@ GUESTS = {
     "transformer_lens": ("mtc_core/capture/", "mtc_core/model/"),
     "gguf": ("mtc_core/model/gguf",),
     "datasets": ("mtc_core/tokens/text",),
+    "wandb": ("orchestrator/tracking/wandb_run",),
 }
 NOT_IN_CORE = {"ray", "click", "pydantic", "rich", "orchestrator"}
-RAY_FILES = "orchestrator/ray"  # a folder, or files that begin so
+RAY_FILES = "orchestrator/ray_backend/"
 
 
 def module_name(path):
@@ -125,8 +126,10 @@ def reaches(graph, start):
 # A file of one stage imports, even indirectly, no stage to its right.
 STAGES = (
     ("orchestrator.manifest",),
-    ("orchestrator.plan", "orchestrator.costs"),
-    ("orchestrator.cell", "orchestrator.transcoder_run", "orchestrator.backend"),
+    ("orchestrator.plan", "orchestrator.costs", "orchestrator.cell_plan"),
+    ("orchestrator.cell", "orchestrator.transcoder_run"),
+    ("orchestrator.backend", "orchestrator.failures", "orchestrator.suite"),
+    ("orchestrator.audience", "orchestrator.tracking", "orchestrator.ray_backend"),
     ("orchestrator.driver",),
     ("orchestrator.cli",),
 )

@@ -1,0 +1,158 @@
+"""Everyone who is told how a run goes: screen, log, status.json, the index, W&B.
+
+The driver tells, they listen; nothing that they do, or fail to do, changes what is trained.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from orchestrator.plan import CellPlan
+from orchestrator.prepare import OpenRun, Request
+from orchestrator.registry.index import register
+from orchestrator.registry.invocations import begin
+from orchestrator.run_log import PhaseLog
+from orchestrator.status import CellStatus, TranscoderStatus
+from orchestrator.status_file import StatusFile
+from orchestrator.suite import Suite
+from orchestrator.summary import cost_lines, memory_line
+from orchestrator.tracking import make_tracker
+from orchestrator.view import make_view
+
+OUTCOMES = {0: "done", 1: "some failed", 2: "refused", 3: "stopped"}
+log = logging.getLogger("mtc")
+
+
+class Audience:
+    """Of one invocation of `run`. Inside `with`, the screen shows how it goes."""
+
+    def __init__(self, run: OpenRun, request: Request, backend: str, console: Console) -> None:
+        self.suite = Suite(
+            run.plan.schedule.steps, [_waiting(run, cell) for cell in run.plan.cells]
+        )
+        self._path = run.folder.path
+        self._view = make_view(console)
+        self._file = StatusFile(self._path, self.suite.steps)
+        self._phases = PhaseLog()
+        self._registered: object = None
+        self._first_step_s: float | None = None
+        self._cpu_at_first_step = 0.0
+        self._invocation = begin(self._path, _facts(run, request, backend))
+        self._tracker = make_tracker(run.manifest.tracking, self._path)
+
+    def __enter__(self) -> None:
+        self._tracker.start()
+        register(self._path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._view.close()
+        self._file.close("stopped" if error else "done", self.suite)
+
+    def say(self, text: str) -> None:
+        """A sentence that stays on the screen and in the log."""
+        log.info("%s", text)
+        self._view.note(text)
+
+    def warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self._view.note(text)
+
+    def reading(self, tokens: int, doing: str) -> None:
+        """Tokens are being written, while cells load."""
+        self._phases.update("tokens")
+        self._view.reading(tokens, doing)
+
+    def hear(self, status: CellStatus) -> None:
+        """A cell has said how it stands."""
+        self.suite.update(status)
+        for message in status.messages:
+            self.warn(message)
+        if status.rows_trained and self._first_step_s is None:
+            self._first_step_s, self._cpu_at_first_step = _process_seconds(), _cpu_seconds()
+            log.info("first step after %.1f s", self._first_step_s)
+        self._phases.update(self.suite.phase, self.suite.step)
+        self._view.show(self.suite)
+        self._file.update(self.suite)
+        self._register_what_is_new()
+
+    def pause(self) -> None:
+        """Between two rounds of events: hand on what W&B has to say."""
+        for message in self._tracker.poll():
+            self.say(message)
+
+    def costs(self) -> list[str]:
+        """What this invocation took, in words."""
+        driver = self._driver()
+        return [*cost_lines(self.suite), memory_line(driver, self.suite.resident_bytes)]
+
+    def leave(self, exit_code: int) -> None:
+        """The run has ended, and everything is on disk."""
+        for message in self._tracker.close(exit_code):
+            self.say(message)
+        suite = self.suite
+        self._invocation.end(
+            {
+                "exit_code": exit_code,
+                "outcome": OUTCOMES.get(exit_code, "interrupted"),
+                "step": suite.step,
+                "rows_trained": suite.rows_trained,
+                "seconds": suite.seconds,
+                "forwards": suite.forwards,
+                "resident_bytes": suite.resident_bytes,
+                "replaced": [status.cell for status in suite.replaced],
+                "first_step_s": self._first_step_s,
+                "driver": self._driver(),
+            }
+        )
+        register(self._path)
+
+    def _driver(self) -> dict[str, float]:
+        """training_cpu_share: of one core, from the first step on; the start is imports."""
+        cpu_s, wall_s, share = _cpu_seconds(), _process_seconds(), 0.0
+        if self._first_step_s is not None:
+            share = (cpu_s - self._cpu_at_first_step) / (wall_s - self._first_step_s)
+        return {
+            "resident_bytes": psutil.Process().memory_info().rss,
+            "cpu_s": cpu_s,
+            "wall_s": wall_s,
+            "training_cpu_share": share,
+        }
+
+    def _register_what_is_new(self) -> None:
+        progress = [cell.progress for cell in self.suite.cells.values()]
+        if progress != self._registered:
+            self._registered = progress
+            register(self._path)
+
+
+def _waiting(run: OpenRun, cell: CellPlan) -> CellStatus:
+    rows = tuple(TranscoderStatus(id, "waiting") for id in cell.transcoders)
+    return CellStatus(cell.name, "loading", 0, run.manifest.train.batch_tokens, rows)
+
+
+def _facts(run: OpenRun, request: Request, backend: str) -> dict[str, Any]:
+    return {
+        "manifest": str(request.manifest.absolute()),
+        "overrides": list(request.overrides),
+        "backend": backend,
+        "cells": len(run.plan.cells),
+        "cell_names": [cell.name for cell in run.plan.cells],
+    }
+
+
+def _cpu_seconds() -> float:
+    cpu = psutil.Process().cpu_times()
+    return cpu.user + cpu.system
+
+
+def _process_seconds() -> float:
+    """Since this process was started: imports count."""
+    return time.time() - psutil.Process().create_time()
