@@ -4,6 +4,7 @@
     ├── SiteError                 a site that does not exist, or not in this model
     ├── ConfigError               sizes, counts or names that cannot be trained
     ├── DataError                 text that is missing, unreadable or too short
+    │   └── ReadingStopped        a source that broke off; the same request may do later
     ├── ModelError                weights or a tokenizer that cannot be loaded
     ├── CheckpointError           a checkpoint or a saved transcoder that cannot be used
     └── TrainingStopped           one transcoder cannot go on (loss not finite, constant site)
@@ -27,6 +28,10 @@ class ConfigError(MtcError):
 
 class DataError(MtcError):
     """Text that is missing, unreadable, or too short for the request."""
+
+
+class ReadingStopped(DataError):
+    """A source of text that broke off while it was read: try again, and it goes on from there."""
 
 
 class ModelError(MtcError):

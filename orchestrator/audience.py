@@ -43,6 +43,7 @@ class Audience:
         self._registered: object = None
         self._first_step_s: float | None = None
         self._cpu_at_first_step = 0.0
+        self._driver: dict[str, float] = {}
         self._invocation = begin(self._path, _facts(run, request, backend))
         self._tracker = make_tracker(run.manifest.tracking, self._path)
 
@@ -53,6 +54,7 @@ class Audience:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._driver = self._measure_driver()
         self._view.close()
         self._file.close("stopped" if error else "done", self.suite)
 
@@ -90,8 +92,7 @@ class Audience:
 
     def costs(self) -> list[str]:
         """What this invocation took, in words."""
-        driver = self._driver()
-        return [*cost_lines(self.suite), memory_line(driver, self.suite.resident_bytes)]
+        return [*cost_lines(self.suite), memory_line(self._driver, self.suite.resident_bytes)]
 
     def leave(self, exit_code: int) -> None:
         """The run has ended, and everything is on disk."""
@@ -109,12 +110,12 @@ class Audience:
                 "resident_bytes": suite.resident_bytes,
                 "replaced": [status.cell for status in suite.replaced],
                 "first_step_s": self._first_step_s,
-                "driver": self._driver(),
+                "driver": self._driver,
             }
         )
         register(self._path)
 
-    def _driver(self) -> dict[str, float]:
+    def _measure_driver(self) -> dict[str, float]:
         """training_cpu_share: of one core, from the first step on; the start is imports."""
         cpu_s, wall_s, share = _cpu_seconds(), _process_seconds(), 0.0
         if self._first_step_s is not None:

@@ -12,7 +12,7 @@ from threading import Event as Flag
 
 from rich.console import Console
 
-from mtc_core.errors import MtcError
+from mtc_core.errors import MtcError, ReadingStopped
 from orchestrator.audience import Audience
 from orchestrator.backend import Backend
 from orchestrator.cell import CellJob
@@ -73,7 +73,7 @@ def _train_and_report(
         code = interrupt.exit_code
         log.info("interrupted by %s", signal.Signals(interrupt.signal_number).name)
         console.print("interrupted: everything is saved; the same command continues the run")
-    except (Stopped, LockLost) as error:
+    except (Stopped, LockLost, ReadingStopped) as error:
         log.error("%s", error)
         console.print(f"stopped: {error}; the same command continues the run", soft_wrap=True)
     except MtcError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mtc_core.errors import DataError
+from mtc_core.errors import DataError, ReadingStopped
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.text_files import as_text, pick
 
@@ -65,9 +65,8 @@ def read_dataset(dataset: Any, data: DataConfig, position: dict[str, Any] | None
         try:
             example = next(examples, None)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(
-                f"{data.path}: reading broke off after {count} examples: {_first_lines(error)}; "
-                f"the same command goes on from here"
+            raise ReadingStopped(
+                f"{data.path}: reading broke off after {count} examples: {_first_lines(error)}"
             ) from error
         if example is None:
             return

@@ -72,6 +72,37 @@ def test_mistakes_found_after_the_folder_was_begun_can_be_mended(model, tmp_path
     assert 'data.path: was "python-docs", now' in log
 
 
+def test_a_source_that_breaks_off_stops_the_run_and_the_same_command_goes_on(
+    model, tmp_path, monkeypatch
+):
+    """No Hub can be reached here: its dataset is a real one of `datasets`, whose reading fails
+    once, as a connection does."""
+    import datasets
+
+    from mtc_core.tokens import text_hub
+
+    breaks = [True]
+
+    def examples():
+        for number, name in enumerate(sorted(topics)):
+            if number == 30 and breaks.pop():
+                breaks.append(False)
+                raise ConnectionResetError("the peer has gone")
+            yield {"text": topics[name]}
+
+    monkeypatch.setattr(
+        text_hub, "open_dataset", lambda data: datasets.IterableDataset.from_generator(examples)
+    )
+    monkeypatch.setattr(text_hub, "hub_commit", lambda data: "0" * 40)
+    manifest = small(tmp_path, model)
+    code, printed = run_here(manifest, tmp_path, "data.path=some/dataset")
+    assert code == 3
+    assert "stopped: some/dataset: reading broke off after 30 examples: the peer has" in printed
+    assert "the same command continues the run" in printed
+    code, printed = run_here(manifest, tmp_path, "data.path=some/dataset")
+    assert code == 0, printed
+
+
 def test_tokens_outlive_a_manifest_under_which_nothing_was_trained(model, tmp_path):
     manifest = small(tmp_path, model, checkpoint_minutes=60)
     assert run_in_child(manifest, tmp_path, SignalAfter(1, 0), "train.lr=2e-3") == -signal.SIGKILL

@@ -86,7 +86,7 @@ def test_a_stand_in_server_gets_all_points_of_offline_runs_by_the_command_we_tel
     with stand_in() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         wandb = f"{sys.executable} -m {command}"
-        subprocess.run(wandb, shell=True, check=True, capture_output=True, timeout=50)
+        subprocess.run(wandb, shell=True, check=True, capture_output=True, timeout=50, cwd=tmp_path)
     assert server.in_order
     assert points(server.history[run.tracking()["id"]], A) == expected(0, 5, 10, 15, 20)
 
