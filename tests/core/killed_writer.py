@@ -6,7 +6,6 @@ FOLDER/n holds what is left when the n-th call never happened; the last one was 
 """
 
 import os
-import signal
 import sys
 from itertools import count
 from pathlib import Path
@@ -14,27 +13,13 @@ from pathlib import Path
 import torch
 
 from mtc_core.checkpoint import write_checkpoint
+from tests.dying import die_before
 
 CALLS = ("mkdir", "fsync", "replace", "rename", "unlink", "rmdir")
 
 
 def state(step):
     return {"W": torch.full((7, 5), float(step)), "step": torch.tensor(step)}
-
-
-def die_before(n):
-    left = iter(range(n))
-
-    def hooked(call):
-        def run(*args, **kwargs):
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args, **kwargs)
-
-        return run
-
-    for name in CALLS:
-        setattr(os, name, hooked(getattr(os, name)))
 
 
 def main(root, step):
@@ -46,7 +31,7 @@ def main(root, step):
             if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
                 return
         else:
-            die_before(n)
+            die_before(n, CALLS)
             write_checkpoint(folder, step, state(step), {}, keep=2)
             os._exit(0)
 

@@ -16,7 +16,7 @@ from orchestrator.tracking.tracking_file import NAME, Destination, TrackingFile
 from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.transcoder_run import TranscoderRun
 from tests.core import small
-from tests.orchestrator.tracked import A, line
+from tests.orchestrator.tracking.tracked import A, line
 
 ONLINE = Destination("online", "p", None, None)
 

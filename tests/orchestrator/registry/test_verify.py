@@ -19,22 +19,14 @@ from orchestrator.cli import cli
 from orchestrator.registry import verify as verify_module
 from orchestrator.registry.index import NAME, rebuild
 from orchestrator.registry.verify import verify
-from tests.orchestrator.registry_runs import make_run, transcoder
+from tests.orchestrator.registry.runs import transcoder
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("original"))
+ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def run(original: Path, tmp_path: Path) -> Path:
-    run = tmp_path / "t"
-    shutil.copytree(original, run)
+@pytest.fixture(autouse=True)
+def index(run: Path) -> None:
     rebuild(run)
-    return run
 
 
 def command(*words: object) -> Result:

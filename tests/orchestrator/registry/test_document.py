@@ -15,9 +15,9 @@ from orchestrator.run_lock import NAME as LOCK
 from orchestrator.run_lock import run_lock
 from tests.core.tiny_models import save_tiny_model
 from tests.e2e.runs import run_here, write_manifest
-from tests.orchestrator.registry_runs import make_run
+from tests.orchestrator.registry.runs import make_run
 
-DOCUMENT = (Path(__file__).parents[2] / "orchestrator" / "REGISTRY.md").read_text()
+DOCUMENT = (Path(__file__).parents[3] / "orchestrator" / "REGISTRY.md").read_text()
 FILES = DOCUMENT.split("## Files")[1].split("\n## ")[0]
 INDEX = DOCUMENT.split("## Index")[1].split("\n## ")[0]
 OPEN = "…"  # after the keys: there may be more

@@ -23,24 +23,10 @@ from mtc_core.errors import ConfigError
 from orchestrator.registry import signature as signature_module
 from orchestrator.registry.index import NAME, connect, open_index, rebuild, register
 from orchestrator.registry.signature import CHANGING, settled_signature, signature
-from tests.orchestrator.registry_runs import age, ask, make_run, states, transcoder
+from tests.orchestrator.registry.runs import age, ask, states, transcoder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def run(original: Path, tmp_path: Path) -> Path:
-    """A run of its own for each test; nothing in it is as young as a tick of the clock."""
-    run = tmp_path / "t"
-    shutil.copytree(original, run)
-    age(run)
-    return run
 
 
 def test_a_fresh_index_is_used_as_it_is_and_read_only(run: Path) -> None:
@@ -200,7 +186,7 @@ def test_a_rebuild_killed_at_any_call_leaves_an_index_that_is_old_or_new(
     lose_final(changed)
     age(changed)
     found = subprocess.run(
-        [sys.executable, "-m", "tests.orchestrator.killed_rebuild", run, changed],
+        [sys.executable, "-m", "tests.orchestrator.registry.killed_rebuild", run, changed],
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr

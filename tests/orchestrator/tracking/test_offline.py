@@ -15,7 +15,7 @@ import pytest
 from orchestrator.manifest.schema import TrackingSection
 from orchestrator.tracking import Tracker, make_tracker
 from orchestrator.tracking import tracker as module
-from tests.orchestrator.tracked import (
+from tests.orchestrator.tracking.tracked import (
     A,
     B,
     TrackedRun,

@@ -13,30 +13,14 @@ from mtc_core.atomic import write_json_atomic
 from mtc_core.errors import ConfigError
 from orchestrator.registry import transcoder_facts
 from orchestrator.registry.index import open_index
-from tests.orchestrator.registry_runs import (
+from tests.orchestrator.registry.runs import (
     PINS,
     STEPS,
-    age,
     ask,
-    make_run,
     read,
     states,
     transcoder,
 )
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def run(original: Path, tmp_path: Path) -> Path:
-    """A run of its own for each test; nothing in it is as young as a tick of the clock."""
-    run = tmp_path / "t"
-    shutil.copytree(original, run)
-    age(run)
-    return run
 
 
 def test_the_run_and_its_transcoders_are_as_the_files_say(run: Path) -> None:

@@ -1,6 +1,6 @@
 """Rebuilds an index once for every system call in it, and dies just before that call.
 
-    python -m tests.orchestrator.killed_rebuild RUN CHANGED
+    python -m tests.orchestrator.registry.killed_rebuild RUN CHANGED
 
 Before each rebuild the index is that of RUN, and the files are those of CHANGED. After each kill a
 reader must find the one or the other. Prints how many kills left what.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections import Counter
 from contextlib import closing
@@ -18,24 +17,9 @@ from itertools import count
 from pathlib import Path
 
 from orchestrator.registry import index
+from tests.dying import die_before
 
 CALLS = ("open", "fsync", "replace", "close")
-
-
-def die_before(n: int) -> None:
-    left = iter(range(n))
-
-    def hooked(call):
-        def run(*args, **kwargs):
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args, **kwargs)
-
-        return run
-
-    for name in CALLS:
-        setattr(os, name, hooked(getattr(os, name)))
-    index.write_bytes_atomic.__globals__["open"] = hooked(open)
 
 
 def done(path: Path) -> int:
@@ -51,7 +35,8 @@ def main(old: Path, new: Path) -> None:
         (new / index.NAME).write_bytes(before)
         child = os.fork()
         if not child:
-            die_before(n)
+            hooked = die_before(n, CALLS)
+            index.write_bytes_atomic.__globals__["open"] = hooked(open)
             index.rebuild(new)
             os._exit(0)
         survived = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -13,8 +13,8 @@ import pytest
 from orchestrator.manifest.schema import TrackingSection
 from orchestrator.tracking import Tracker, make_tracker
 from orchestrator.tracking import tracker as module
-from tests.orchestrator.tracked import A, B, TrackedRun, expected, points, wait_until
-from tests.orchestrator.tracking_server import stand_in
+from tests.orchestrator.tracking.tracked import A, B, TrackedRun, expected, points, wait_until
+from tests.orchestrator.tracking.tracking_server import stand_in
 
 KEY = "0123456789" * 4
 
