@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 from rich.console import Console
 
-from orchestrator.plan import CellPlan
 from orchestrator.prepare import OpenRun, Request
 from orchestrator.registry.index import register
 from orchestrator.registry.invocations import begin
 from orchestrator.run_log import PhaseLog
-from orchestrator.status import CellStatus, TranscoderStatus
+from orchestrator.status import ENDED, CellStatus, TranscoderStatus
 from orchestrator.status_file import StatusFile
 from orchestrator.suite import Suite
-from orchestrator.summary import cost_lines, memory_line
+from orchestrator.summary import Ended, cost_lines, memory_line, read_ended
 from orchestrator.tracking import make_tracker
 from orchestrator.view import make_view
 
@@ -33,10 +34,10 @@ class Audience:
     """Of one invocation of `run`. Inside `with`, the screen shows how it goes."""
 
     def __init__(self, run: OpenRun, request: Request, backend: str, console: Console) -> None:
-        self.suite = Suite(
-            run.plan.schedule.steps, [_waiting(run, cell) for cell in run.plan.cells]
-        )
         self._path = run.folder.path
+        self._invocation = begin(self._path, _facts(run, request, backend))  # may refuse: first
+        self._in_driver = backend == "local"
+        self.suite = Suite(run.plan.schedule.steps, list(_at_the_beginning(run)))
         self._view = make_view(console)
         self._file = StatusFile(self._path, self.suite.steps)
         self._phases = PhaseLog()
@@ -44,7 +45,6 @@ class Audience:
         self._first_step_s: float | None = None
         self._cpu_at_first_step = 0.0
         self._driver: dict[str, float] = {}
-        self._invocation = begin(self._path, _facts(run, request, backend))
         self._tracker = make_tracker(run.manifest.tracking, self._path)
 
     def __enter__(self) -> None:
@@ -57,6 +57,11 @@ class Audience:
         self._driver = self._measure_driver()
         self._view.close()
         self._file.close("stopped" if error else "done", self.suite)
+
+    @property
+    def witness(self) -> Path:
+        """See Invocation.witness."""
+        return self._invocation.witness
 
     def say(self, text: str) -> None:
         """A sentence that stays on the screen and in the log."""
@@ -92,7 +97,8 @@ class Audience:
 
     def costs(self) -> list[str]:
         """What this invocation took, in words."""
-        return [*cost_lines(self.suite), memory_line(self._driver, self.suite.resident_bytes)]
+        cells = None if self._in_driver else self.suite.resident_bytes
+        return [*cost_lines(self.suite), memory_line(self._driver, cells)]
 
     def leave(self, exit_code: int) -> None:
         """The run has ended, and everything is on disk."""
@@ -134,9 +140,28 @@ class Audience:
             register(self._path)
 
 
-def _waiting(run: OpenRun, cell: CellPlan) -> CellStatus:
-    rows = tuple(TranscoderStatus(id, "waiting") for id in cell.transcoders)
-    return CellStatus(cell.name, "loading", 0, run.manifest.train.batch_tokens, rows)
+def _at_the_beginning(run: OpenRun) -> Iterator[CellStatus]:
+    """Every cell before it has said anything; one with nothing left to train never will."""
+    steps = run.plan.schedule.steps
+    for cell in run.plan.cells:
+        rows = [_on_disk(ended, steps) for ended in read_ended(run.folder, cell.transcoders)]
+        idle = all(row.state in ENDED for row in rows)
+        yield CellStatus(
+            cell=cell.name,
+            phase="done" if idle else "loading",
+            step=steps if idle else 0,
+            batch_tokens=run.manifest.train.batch_tokens,
+            transcoders=tuple(rows),
+        )
+
+
+def _on_disk(ended: Ended, steps: int) -> TranscoderStatus:
+    match ended.state:
+        case "done":
+            return TranscoderStatus(ended.id, "done", step=steps, saved_step=steps)
+        case "failed":
+            return TranscoderStatus(ended.id, "failed", reason=ended.failure or "")
+    return TranscoderStatus(ended.id, "waiting")
 
 
 def _facts(run: OpenRun, request: Request, backend: str) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from orchestrator.cell import Cell, CellJob
 from orchestrator.inventory import Inventory, take_inventory
-from orchestrator.status import Event
+from orchestrator.manifest import Manifest
+from orchestrator.status import CellStatus, Event
 
 
 class Backend(Protocol):
@@ -18,8 +21,8 @@ class Backend(Protocol):
     def name(self) -> str:
         """How the command line calls it."""
 
-    def inventory(self, root: Path, device: str, cells: int | Literal["auto"]) -> Inventory:
-        """What there is to plan for. device, cells: of the manifest's resources."""
+    def inventory(self, root: Path, manifest: Manifest) -> Inventory:
+        """What there is to plan for."""
 
     def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
         """Have every cell load what it needs; no tokens yet. Sentences for the user."""
@@ -34,8 +37,9 @@ class Backend(Protocol):
     def replace(self, cell: str) -> None:
         """Begin a cell's job anew, from its checkpoints."""
 
-    def stop(self) -> None:
-        """Checkpoint every cell that still runs, and end it."""
+    def stop(self) -> list[Event]:
+        """Checkpoint every cell that still runs: what they have said since. Raises, after all have
+        been asked, what went wrong with any."""
 
     def close(self, clean: bool) -> None:
         """Leave nothing running that `start` began. clean: nobody needs its logs."""
@@ -47,12 +51,14 @@ class LocalBackend:
     name = "local"
 
     def __init__(self) -> None:
-        self._cells: dict[str, tuple[Cell, Iterator[Event]]] = {}
+        self._cells: dict[str, tuple[Cell, Iterator[CellStatus]]] = {}
+        self._answered_at: dict[str, float] = {}
         self._turn: list[str] = []
         self._loaded: list[Event] = []
 
-    def inventory(self, root: Path, device: str, cells: int | Literal["auto"]) -> Inventory:
-        return take_inventory(root, device, cells)
+    def inventory(self, root: Path, manifest: Manifest) -> Inventory:
+        inventory = take_inventory(root, manifest.resources.device, manifest.resources.cells)
+        return replace(inventory, driver_bytes=0)
 
     def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
         for job in jobs:
@@ -68,7 +74,11 @@ class LocalBackend:
             return loaded
         while self._turn:
             name = self._turn.pop(0)
-            status = next(self._cells[name][1], None)
+            cell, statuses = self._cells[name]
+            now = time.monotonic()
+            cell.waited(now - self._answered_at.get(name, now))  # while others had their turn
+            status = next(statuses, None)
+            self._answered_at[name] = time.monotonic()
             if status is not None:
                 self._turn.append(name)
                 return [status]
@@ -79,10 +89,12 @@ class LocalBackend:
         self._cells[cell][0].close()
         self._begin(job)
 
-    def stop(self) -> None:
-        for name in self._turn:
-            self._cells[name][0].checkpoint()
+    def stop(self) -> list[Event]:
+        cells = [self._cells[name][0] for name in self._turn]
         self._turn = []
+        for cell in cells:
+            cell.checkpoint()
+        return [cell.status("training") for cell in cells]
 
     def close(self, clean: bool) -> None:
         for cell, _ in self._cells.values():

@@ -11,6 +11,7 @@ an actor.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ import torch
 
 from mtc_core.capture import Capture, make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
-from mtc_core.errors import ModelError
+from mtc_core.errors import ConfigError, ModelError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import LoadedModel, load_model
 from mtc_core.producer import ActivationProducer, Activations
@@ -58,6 +59,7 @@ class CellJob:
     context_tokens: int
     tokens: Path  # absolute, as all paths here: the process may stand elsewhere
     transcoders: Path
+    witness: Path  # a file that only this invocation wrote: who sees it sees the run folder
     device: str
     memory_bytes: int  # what the plan expects it to take
     threads: int
@@ -93,9 +95,11 @@ class Cell:
     def load(self) -> CellStatus:
         """Load the model, try one forward and one step of each transcoder, read checkpoints.
 
-        Raises ModelError, SiteError and the like for what the model cannot give."""
+        Raises ModelError, SiteError and the like for what the model cannot give, and ConfigError on
+        a machine that lacks the run's files."""
         torch.set_num_threads(self.job.threads)
         with self._timed("load"), memory_errors(self.job.name, self.job.device):
+            self._see_files()
             for run in self.runs:
                 run.claim()
             self._loaded = self._load_model()
@@ -148,6 +152,18 @@ class Cell:
             resident_bytes=psutil.Process().memory_info().rss,
             messages=self._new_messages(),
         )
+
+    def _see_files(self) -> None:
+        """The driver has them; this process may be on another machine."""
+        model = Path(self.job.model["name"])
+        needed = [self.job.witness, *([model] * model.is_absolute())]
+        for path in needed:
+            if not path.exists():
+                raise ConfigError(
+                    f"{self.job.name} runs on {platform.node()}, which has no {path}: every node "
+                    "needs the run folder and the model under the same paths; put both on a shared "
+                    "file system (--root, model.name), or run on one machine, without --address"
+                )
 
     def _load_model(self) -> LoadedModel:
         job = self.job

@@ -110,11 +110,10 @@ def plan_cells(
     )
 
 
-def together(cells: Sequence[CellPlan]) -> tuple[Part, ...]:
-    """The memory of cells that share one: added up, and of several the processes that run them."""
-    if len(cells) == 1:
-        return cells[0].memory
-    return (*_summed(cells), Part("driver and Ray", costs.DRIVER_BYTES, CELLS_KEY))
+def together(cells: Sequence[CellPlan], driver_bytes: int) -> tuple[Part, ...]:
+    """The memory of cells that share one: added up, with what runs beside them."""
+    parts = cells[0].memory if len(cells) == 1 else tuple(_summed(cells))
+    return (*parts, Part("driver and Ray", driver_bytes, "")) if driver_bytes else parts
 
 
 def distinct_sites(specs: Iterable[TranscoderSpec]) -> list[Site]:

@@ -44,7 +44,7 @@ def validate(manifest: str, overrides: tuple[str, ...]) -> None:
 @json_option
 def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what MANIFEST comes to: transcoders, FLOPs, memory, disk. Loads no weights."""
-    from orchestrator.inventory import take_inventory, text_bytes_here
+    from orchestrator.inventory import gpus_here, take_inventory, text_bytes_here
     from orchestrator.manifest import load_manifest
     from orchestrator.model_shapes import find_shape
     from orchestrator.plan import make_plan
@@ -53,7 +53,9 @@ def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) ->
     loaded = load_manifest(manifest, overrides)
     shape = find_shape(loaded.model.name, loaded.model.revision, online=True)
     assert shape is not None
-    inventory = take_inventory(Path(root))
+    resources = loaded.resources
+    device = resources.device if gpus_here() else "cpu"  # else they are taken to be elsewhere
+    inventory = take_inventory(Path(root), device, resources.cells)
     text_bytes = text_bytes_here(loaded.data.config())
     planned = make_plan(loaded, shape, inventory, text_bytes=text_bytes)
     lacking = shortages(planned, inventory, Path(root))

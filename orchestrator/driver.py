@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Event as Flag
 
 from rich.console import Console
@@ -15,7 +16,6 @@ from rich.console import Console
 from mtc_core.errors import MtcError, ReadingStopped
 from orchestrator.audience import Audience
 from orchestrator.backend import Backend
-from orchestrator.cell import CellJob
 from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.manifest import load_manifest
@@ -36,10 +36,11 @@ def run(request: Request, backend: Backend, console: Console) -> int:
     Raises MtcError for what the user can mend."""
     manifest = load_manifest(request.manifest, request.overrides)
     folder = RunFolder(request.root, manifest.name)
-    with run_lock(folder.path) as lost:
+    with run_lock(folder.path) as lost, _closed_at_last(backend):
         opened = open_run(request.root, manifest, folder, backend.inventory)
         with log_to(folder.log), interrupts() as interrupt:
-            log_start(request.manifest, request.overrides, opened.threads, opened.plan.device)
+            plan = opened.plan
+            log_start(request.manifest, request.overrides, plan.threads, plan.device)
             for note in opened.notes:
                 log.info("%s", note)
             if opened.unfinished:
@@ -64,7 +65,7 @@ def _train_and_report(
     code = STOPPED
     try:
         with audience:
-            _train(run, cell_jobs(run), backend, audience, interrupt, lost)
+            _train(run, backend, audience, interrupt, lost)
         costs = audience.costs()
         for line in costs:
             log.info("%s", line)
@@ -91,40 +92,56 @@ def _train_and_report(
 
 
 def _train(
-    run: OpenRun,
-    jobs: Sequence[CellJob],
-    backend: Backend,
-    audience: Audience,
-    interrupt: Interrupt,
-    lost: Flag,
+    run: OpenRun, backend: Backend, audience: Audience, interrupt: Interrupt, lost: Flag
 ) -> None:
-    """Bring every transcoder to its end."""
+    """Bring every transcoder to its end. Whatever stops it, what cells have done is saved."""
+
+    def check() -> None:
+        if lost.is_set():
+            raise LockLost("another driver has taken this run over after a long silence here")
+        interrupt.check()
 
     def reading(tokens: int, doing: str) -> None:
-        interrupt.check()
+        check()
         backend.check()
         audience.reading(tokens, doing)
 
     audience.say(f"{run.folder.path}: {len(run.unfinished)} of {len(run.ids)} transcoders to train")
-    for line in backend.start(run.manifest.name, jobs):
-        audience.say(line)
-    interrupt.check()
-    schedule = write_tokens(run, reading).schedule
-    if schedule.reading:
-        audience.say(schedule.reading)
-    policy = FailurePolicy()
-    while (events := backend.wait()) is not None:
-        if lost.is_set():  # without a checkpoint: the folder is another's now
-            raise LockLost("another driver has taken this run over after a long silence here")
-        for event in events:
-            if not isinstance(event, CellLost):
-                audience.hear(event)
-            elif not interrupt:  # what ends us may have ended the cell too
-                _replace(event, policy, backend, audience)
-        if interrupt:
-            backend.stop()
-            interrupt.check()
-        audience.pause()
+    for note in run.plan.notes:
+        audience.say(note)
+    try:
+        for line in backend.start(run.manifest.name, cell_jobs(run, audience.witness)):
+            audience.say(line)
+        check()
+        if said := write_tokens(run, reading).schedule.reading:
+            audience.say(said)
+        policy = FailurePolicy()
+        while (events := backend.wait()) is not None:
+            for event in events:
+                if not isinstance(event, CellLost):
+                    audience.hear(event)
+                elif not interrupt:  # what ends us may have ended the cell too
+                    _replace(event, policy, backend, audience)
+            check()
+            audience.pause()
+    except LockLost:  # without a checkpoint: the folder is another's now
+        raise
+    except Interrupted:
+        _save(backend, audience)
+        raise
+    except Exception:
+        with suppress(Exception):  # the first error is the one to tell
+            _save(backend, audience)
+        raise
+
+
+def _save(backend: Backend, audience: Audience) -> None:
+    """Have every cell that still can write a checkpoint. Raises what went wrong with any."""
+    for event in backend.stop():
+        if isinstance(event, CellLost):
+            audience.warn(f"{event.cell} died: {event.why}; its last checkpoint is what is left")
+        else:
+            audience.hear(event)
 
 
 def _replace(lost: CellLost, policy: FailurePolicy, backend: Backend, audience: Audience) -> None:
@@ -137,6 +154,15 @@ def _replace(lost: CellLost, policy: FailurePolicy, backend: Backend, audience: 
     )
     audience.suite.replace(lost.cell)
     backend.replace(lost.cell)
+
+
+@contextmanager
+def _closed_at_last(backend: Backend) -> Iterator[None]:
+    """Also where nothing came to be started: planning may have joined a cluster."""
+    try:
+        yield
+    finally:
+        backend.close(clean=True)
 
 
 def _exit_code(all_done: bool) -> int:

@@ -5,8 +5,10 @@ Limits of a container count: a plan that fits the host may not fit the cgroup.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +17,24 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from mtc_core.errors import DataError
+from mtc_core.errors import ConfigError, DataError
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.text import source_listing
+from orchestrator.costs import DRIVER_BYTES
 from orchestrator.disk_errors import disk_errors
 
 _CGROUP = Path("/sys/fs/cgroup")
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same under WSL, AMD
+_LOOK = """
+import json, sys, torch
+first, end = map(int, sys.argv[1:])
+found = []
+for index in range(torch.cuda.device_count()):
+    properties = torch.cuda.get_device_properties(index)
+    free = torch.cuda.mem_get_info(index)[0] if first <= index < end else None
+    found.append([properties.name, properties.total_memory, free])
+print(json.dumps(found))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +48,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """memory_bytes and disk_bytes are what is free now. gpus None: not looked for."""
+    """memory_bytes and disk_bytes are what is free now. gpus None: not looked for. driver_bytes:
+    what runs beside the cells and takes its part of the memory."""
 
     cores: int
     memory_bytes: int
     disk_bytes: int
     gpus: tuple[Gpu, ...] | None = None
+    driver_bytes: int = DRIVER_BYTES
 
 
 def take_inventory(
@@ -113,14 +129,21 @@ def _usable(device: str, cells: int | Literal["auto"]) -> range:
     return range(sys.maxsize if cells == "auto" else cells)
 
 
-def _gpus(usable: range) -> tuple[Gpu, ...]:
-    if find_spec("torch") is None:
-        return ()
-    import torch
+def gpus_here() -> bool:
+    """Whether looking for GPUs is worth its seconds."""
+    return any(Path(device).exists() for device in _GPU_DRIVERS)
 
-    found = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        free = torch.cuda.mem_get_info(index)[0] if index in usable else None
-        found.append(Gpu(properties.name, properties.total_memory, free))
-    return tuple(found)
+
+def _gpus(usable: range) -> tuple[Gpu, ...]:
+    if find_spec("torch") is None or not gpus_here():
+        return ()
+    # In a process of its own: whoever looks keeps some hundred MB of each GPU until its end.
+    look = [sys.executable, "-c", _LOOK, str(usable.start), str(usable.stop)]
+    looked = subprocess.run(look, capture_output=True, text=True)
+    if looked.returncode:
+        lines = looked.stderr.strip().splitlines()
+        raise ConfigError(
+            f"the GPUs cannot be looked at: {lines[-1] if lines else looked.returncode}; see what "
+            "nvidia-smi says, or train with resources.device: cpu"
+        )
+    return tuple(Gpu(*found) for found in json.loads(looked.stdout))

@@ -138,7 +138,7 @@ def make_plan(
         cells=cells,
         forward=_forward(shape, cells, transcoders),
         schedule=_schedule(manifest, stored_rows),
-        memory=together(cells) if on_cpu else fullest.memory,
+        memory=together(cells, inventory.driver_bytes) if on_cpu else fullest.memory,
         memory_device=fullest.device,
         disk=_disk(manifest, transcoders, stored_rows, text_bytes),
         notes=(*_notes(specs, shape, manifest, inventory), *placement.notes),

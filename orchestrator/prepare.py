@@ -18,7 +18,7 @@ from mtc_core.tokens.token_store import STORE, read_json
 from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from orchestrator.cell import CellJob
-from orchestrator.inventory import Inventory, text_bytes
+from orchestrator.inventory import Inventory, take_inventory, text_bytes
 from orchestrator.manifest import Manifest, expand
 from orchestrator.model_shapes import find_shape
 from orchestrator.plan import Plan, make_plan
@@ -46,7 +46,6 @@ class OpenRun:
     plan: Plan
     folder: RunFolder
     pins: dict[str, Any]
-    threads: int
     notes: tuple[str, ...]
 
     @property
@@ -60,18 +59,23 @@ class OpenRun:
 
 
 def open_run(
-    root: Path, manifest: Manifest, folder: RunFolder, take_inventory: Callable[..., Inventory]
+    root: Path,
+    manifest: Manifest,
+    folder: RunFolder,
+    inventory_of: Callable[[Path, Manifest], Inventory],
 ) -> OpenRun:
     """Check, plan, refuse what does not fit, and begin or continue the run folder, whose lock the
-    caller holds. take_inventory: Backend.inventory.
+    caller holds. inventory_of: Backend.inventory.
 
     Raises MtcError; nothing is written before every check has passed. A run with nothing left to
     train needs neither its text nor memory."""
     shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
     assert shape is not None
-    inventory = take_inventory(root, manifest.resources.device, manifest.resources.cells)
-    found = folder.examine(manifest, resolve(manifest, shape.n_layers, inventory.cores))
+    here = take_inventory(root)
+    found = folder.examine(manifest, resolve(manifest, shape.n_layers, here.cores))
     finished = found.resumed and not folder.unfinished(found.resolved["specs"])
+    manifest = _with_threads(manifest, found.resolved["resources"]["threads"])
+    inventory = here if finished else inventory_of(root, manifest)
     text = [] if finished else source_listing(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes(text))
     if not finished:
@@ -92,9 +96,14 @@ def open_run(
         plan=plan,
         folder=folder,
         pins=resolved["pins"],
-        threads=resolved["resources"]["threads"],
         notes=tuple(notes),
     )
+
+
+def _with_threads(manifest: Manifest, threads: int) -> Manifest:
+    """`auto` is settled when a run begins, maybe on another machine."""
+    resources = manifest.resources.model_copy(update={"threads": threads})
+    return manifest.model_copy(update={"resources": resources})
 
 
 def _notes(found: Found) -> Iterator[str]:
@@ -143,8 +152,9 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
     return plan
 
 
-def cell_jobs(run: OpenRun) -> list[CellJob]:
-    """One job for each cell of the plan."""
+def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
+    """One job for each cell of the plan that has anything left to train."""
+    unfinished = set(run.unfinished)
     manifest, resources = run.manifest, run.manifest.resources
     specs = {spec.id: spec for spec in expand(manifest, run.shape.n_layers)}
     train = manifest.train.config()
@@ -168,9 +178,10 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
             context_tokens=manifest.data.context_tokens,
             tokens=run.folder.tokens.absolute(),
             transcoders=run.folder.transcoders.absolute(),
+            witness=witness.absolute(),
             device=cell.device,
             memory_bytes=cell.memory_bytes,
-            threads=run.threads,
+            threads=run.plan.threads,
             checkpoint_s=60 * resources.checkpoint_minutes,
             checkpoint_keep=resources.checkpoint_keep,
             provenance={
@@ -179,6 +190,7 @@ def cell_jobs(run: OpenRun) -> list[CellJob]:
             },
         )
         for cell in run.plan.cells
+        if unfinished.intersection(cell.transcoders)
     ]
 
 

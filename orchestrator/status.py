@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Phase = Literal["loading", "training", "calibrating", "testing", "done"]
+ENDED = ("done", "failed")  # states of a transcoder that nobody trains any more
 Loss = Literal["crash", "memory", "node"]
 
 
@@ -46,7 +47,7 @@ class CellStatus:
     @property
     def progress(self) -> tuple[int, int]:
         """What is safe on disk: transcoders at their end, steps of all the others."""
-        ended = sum(row.state in ("done", "failed") for row in self.transcoders)
+        ended = sum(row.state in ENDED for row in self.transcoders)
         return ended, sum(row.saved_step for row in self.transcoders)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.status import CellStatus, Phase, TranscoderStatus
+from orchestrator.status import ENDED, CellStatus, Phase, TranscoderStatus
 
 PHASES: tuple[Phase, ...] = ("loading", "training", "calibrating", "testing", "done")
 TRAINING_STAGES = ("forward", "train", "checkpoint", "wait")
@@ -19,6 +19,10 @@ class Suite:
         """cells: what is known of them before they have said anything, in the plan's order."""
         self.steps = steps
         self.cells = {status.cell: status for status in cells}
+        self._unfinished = {
+            status.cell: sum(row.state not in ENDED for row in status.transcoders)
+            for status in cells
+        }
         self.replaced: list[CellStatus] = []
 
     def update(self, status: CellStatus) -> None:
@@ -39,7 +43,9 @@ class Suite:
 
     @property
     def step(self) -> int:
-        return min(cell.step for cell in self.cells.values())
+        """Of the cell that is furthest behind; one that has ended, at whatever step, is not."""
+        working = [cell.step for cell in self.cells.values() if cell.phase != "done"]
+        return min(working) if working else max(cell.step for cell in self.cells.values())
 
     @property
     def transcoders(self) -> list[TranscoderStatus]:
@@ -47,29 +53,30 @@ class Suite:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the slowest cell: the suite is done when that one is."""
-        return min(map(tokens_per_second, self.cells.values()))
+        """Of the slowest cell: the suite is done when that one is. 0 before any has trained."""
+        seconds = training_seconds(self.seconds)
+        return self.rows_trained / seconds if seconds else 0.0
 
     @property
     def seconds_left(self) -> float | None:
         """By each cell's own rate; None before there is one."""
+        working = [cell for cell in self.cells.values() if cell.phase != "done"]
         left = [
             (self.steps - cell.step) * cell.batch_tokens / rate
-            for cell in self.cells.values()
+            for cell in working
             if (rate := tokens_per_second(cell))
         ]
-        return max(left) if len(left) == len(self.cells) else None
+        return max(left) if left and len(left) == len(working) else None
 
     @property
     def rows_trained(self) -> int:
-        """Of the cell that trained fewest, replaced processes included."""
-        return min(self._counted(name)["rows"] for name in self.cells)
+        """Of the slowest cell, replaced processes included."""
+        return self._counted(name)["rows"] if (name := self._slowest) else 0
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By stage, of the cell that worked longest."""
-        by_cell = [self._seconds(name) for name in self.cells]
-        return max(by_cell, key=lambda seconds: sum(seconds.values()))
+        """By stage, of the slowest cell; before any has trained, of the first."""
+        return self._seconds(self._slowest or next(iter(self.cells)))
 
     @property
     def forwards(self) -> dict[str, dict[str, int]]:
@@ -80,8 +87,24 @@ class Suite:
         }
 
     @property
+    def separate_passes(self) -> int:
+        """Forward passes that as many runs would have needed, each of one of the transcoders that
+        were not yet at their end."""
+        return sum(self._unfinished[name] * self._counted(name)["passes"] for name in self.cells)
+
+    @property
     def resident_bytes(self) -> dict[str, int]:
         return {name: cell.resident_bytes for name, cell in self.cells.items()}
+
+    @property
+    def _slowest(self) -> str | None:
+        """Of the cells that have trained. What is said of rows, seconds and rate is said of it."""
+        rates = {
+            name: self._counted(name)["rows"] / seconds
+            for name in self.cells
+            if (seconds := training_seconds(self._seconds(name))) and self._counted(name)["rows"]
+        }
+        return min(rates, key=lambda name: rates[name]) if rates else None
 
     def _lives(self, name: str) -> list[CellStatus]:
         return [*(cell for cell in self.replaced if cell.cell == name), self.cells[name]]

@@ -39,7 +39,7 @@ class Ended:
         return {"id": self.id, "state": self.state, **reason, **(self.evaluation or {})}
 
 
-def read_ended(run: RunFolder, ids: list[str]) -> list[Ended]:
+def read_ended(run: RunFolder, ids: Sequence[str]) -> list[Ended]:
     """What is on disk of each transcoder of a run."""
     return [_ended(id, run.transcoder(id)) for id in ids]
 
@@ -146,27 +146,28 @@ def cost_lines(suite: Suite) -> Iterator[str]:
         return
     seconds = suite.seconds
     trained = training_seconds(seconds)
-    share = 100 * seconds.get("forward", 0.0) / trained
+    forward, wait = (100 * seconds.get(stage, 0.0) / trained for stage in ("forward", "wait"))
+    waits = f", waits {wait:.0f} %" if wait >= 1 else ""
     yield (
         f"{suite.tokens_per_second:,.0f} tokens/s for the whole suite: {suite.rows_trained:,} rows "
-        f"in {clock(trained)} (forward {share:.0f} %, transcoders and checkpoints the rest)"
+        f"in {clock(trained)} (forward {forward:.0f} %{waits}, the rest steps and checkpoints)"
     )
     yield _forward_line(suite)
     if len(suite.cells) > 1:
         for name, forwards in suite.forwards.items():
-            yield f"  {name}: {_counted(forwards)}"
+            if forwards.get("passes"):
+                yield f"  {name}: {_counted(forwards)}"
 
 
 def _forward_line(suite: Suite) -> str:
-    forwards = list(suite.forwards.values())
-    passes, transcoders = sum(f["passes"] for f in forwards), len(suite.transcoders)
-    separate = transcoders * max(f["passes"] for f in forwards)
+    forwards = [counts for counts in suite.forwards.values() if counts.get("passes")]
+    passes = sum(counts["passes"] for counts in forwards)
     line = f"{passes:,} forward passes in all: "
     if len(forwards) == 1:
         line += _counted(forwards[0])
     else:
         line += f"one for each of {len(forwards)} cells, through its own part of the layers"
-    return f"{line}; {transcoders} separate runs would have needed {separate:,}"
+    return f"{line}; separate runs would have needed {suite.separate_passes:,}"
 
 
 def _counted(forwards: dict[str, int]) -> str:
@@ -176,9 +177,13 @@ def _counted(forwards: dict[str, int]) -> str:
     )
 
 
-def memory_line(driver: dict[str, float], cells: dict[str, int]) -> str:
-    """`resident: driver 0.4 GiB, trainer-0[L00-L03] 1.5 GiB; the driver took 0.9 % of a core`"""
-    resident = [f"{name} {count / 2**30:.1f} GiB" for name, count in cells.items()]
-    here = f"resident: driver {driver['resident_bytes'] / 2**30:.1f} GiB"
+def memory_line(driver: dict[str, float], cells: dict[str, int] | None) -> str:
+    """`resident: driver 0.4 GiB, trainer-0[L00-L03] 1.5 GiB; the driver took 0.9 % of a core`.
+    cells: their memory, None if they live in the driver's own process."""
+    here = f"{driver['resident_bytes'] / 2**30:.1f} GiB"
+    if cells is None:
+        return f"resident: {here}"
+    resident = [f"{name} {count / 2**30:.1f} GiB" for name, count in cells.items() if count]
     share = 100 * driver["training_cpu_share"]
-    return f"{', '.join([here, *resident])}; the driver took {share:.1f} % of a core in training"
+    listed = ", ".join([f"driver {here}", *resident])
+    return f"resident: {listed}; the driver took {share:.1f} % of a core in training"

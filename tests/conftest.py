@@ -1,9 +1,14 @@
-"""The same arithmetic in every test run: one thread, no network."""
+"""The same arithmetic in every test run: one thread, no network. A tiny model, and a run of it that
+nothing interrupted, to compare with."""
 
 import os
+import secrets
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+# Ray reads them when it is imported; without a token it would write one to the home folder.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 import pytest
 
@@ -14,3 +19,23 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A random-weights Llama of three blocks, in a local folder."""
+    from tests.core.tiny_models import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("model"), family="llama", n_layers=3)
+
+
+@pytest.fixture(scope="session")
+def reference(model, tmp_path_factory):
+    """An uninterrupted run of four transcoders: manifest, run folder, what it printed."""
+    from tests.e2e.runs import run_here, write_manifest
+
+    folder = tmp_path_factory.mktemp("reference")
+    manifest = write_manifest(folder, model)
+    code, printed = run_here(manifest, folder)
+    assert code == 0, printed
+    return manifest, folder / "small", printed

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from mtc_core.errors import ConfigError
 from orchestrator.cell import CellJob
+from orchestrator.failures import Stopped
 from orchestrator.inventory import Inventory, take_inventory
+from orchestrator.manifest import Manifest
 from orchestrator.ray_backend.cluster import Cluster  # before ray: it sets what ray reads first
 from orchestrator.status import CellStatus, Event
 
@@ -33,6 +36,7 @@ class _Running:
     job: CellJob
     actor: Any
     refs: deque[ray.ObjectRef] = field(default_factory=deque)
+    loaded: bool = False
 
 
 class RayBackend:
@@ -51,13 +55,20 @@ class RayBackend:
         self._begun: dict[str, int] = {}
         self._run = ""
         self._tokens_there = False
+        self._stopping = False
         self._slice_s = SLICE_S
         self._heard: list[Event] = []
 
-    def inventory(self, root: Path, device: str, cells: int | Literal["auto"]) -> Inventory:
+    def inventory(self, root: Path, manifest: Manifest) -> Inventory:
+        device, cells = manifest.resources.device, manifest.resources.cells
         if self._address is None:
             return take_inventory(root, device, cells)
-        return self._joined("plan").inventory(take_inventory(root, "cpu"), device)
+        if ":" in device:
+            raise ConfigError(
+                f"resources.device: {device} names a GPU of this machine, and with --address Ray "
+                "chooses: use cuda"
+            )
+        return self._joined(manifest.name).inventory(take_inventory(root), device)
 
     def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
         self._run = run
@@ -93,15 +104,26 @@ class RayBackend:
         self._bundles.expect()
         self._begin(self._jobs[cell])
 
-    def stop(self) -> None:
-        """An actor that dies meanwhile has the state of its last checkpoint."""
-        for running in self._running.values():
-            running.refs.append(running.actor.checkpoint.remote())
-        left = [ref for running in self._running.values() for ref in running.refs]
+    def stop(self) -> list[Event]:
+        self._stopping = True
+        for name, running in [*self._running.items()]:
+            if running.loaded:
+                running.refs.append(running.actor.checkpoint.remote())
+            else:  # it has nothing to save, and may never find a place
+                ray.kill(self._running.pop(name).actor)
+        events, self._heard = self._heard, []
+        errors: list[Exception] = []
         deadline = time.monotonic() + STOP_S
-        while left and time.monotonic() < deadline:
-            # In short waits: a second signal must find us in Python.
-            _, left = ray.wait(left, num_returns=len(left), timeout=POLL_S)
+        while any(running.refs for running in self._running.values()):
+            if time.monotonic() > deadline:
+                raise Stopped(f"{', '.join(self._running)} did not save within {STOP_S:.0f} s")
+            try:
+                events += self._answers(POLL_S)  # short: a second signal must find us in Python
+            except Exception as error:  # the others are to save all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return events
 
     def close(self, clean: bool) -> None:
         if self._cluster is None:
@@ -147,12 +169,14 @@ class RayBackend:
             status: CellStatus = ray.get(running.refs.popleft())
         except ray.exceptions.RayError as error:
             del self._running[running.job.name]
-            lost = lost_cell(running.job.name, error)
-            if lost is None:
-                raise explained(running.job.name, error) from None
             with suppress(ray.exceptions.RayError):
                 ray.kill(running.actor)  # one that is merely silent must not come back
-            return lost
+            if lost := lost_cell(running.job.name, error):
+                return lost
+            raise explained(running.job.name, error) from None
+        running.loaded = True
+        if self._stopping:
+            return status
         if status.phase == "done":
             del self._running[running.job.name]
             ray.kill(running.actor)

@@ -12,8 +12,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtc_core.errors import ConfigError
 from orchestrator.cell import CellJob
+from orchestrator.failures import Stopped
 from orchestrator.preflight import human_bytes
 from orchestrator.ray_backend.cluster import cpus, gpus, namespace
+from orchestrator.ray_backend.explain import PLACEMENT_GONE
+from orchestrator.ray_backend.head import Head
 
 LIMIT_S = 60.0
 
@@ -28,19 +31,30 @@ class Bundles:
             self._bundles, strategy="PACK", name=namespace(run)
         )
         self._limit_s = limit_s
-        self.expect()
+        self._head = Head()
+        self._placed = self._lost_one = False
+        self._deadline = time.monotonic() + limit_s
 
     def expect(self) -> None:
-        """From now on the room has to be there within the limit."""
-        self._placed, self._deadline = False, time.monotonic() + self._limit_s
+        """A cell was lost, maybe with its node: from now on there has to be room within the limit
+        once more."""
+        self._placed, self._lost_one = False, True
+        self._deadline = time.monotonic() + self._limit_s
 
     def check(self) -> None:
-        """Raise ConfigError, which names the shortfall, when there is no room after the limit."""
-        if self._placed:
+        """Raise what names the shortfall when there is no room after the limit: ConfigError, or
+        Stopped if there had been. Raises Stopped as well when the cluster is gone."""
+        self._head.check()
+        if self._placed or not self._head.answers:  # whatever needs a head would wait for it
             return
-        self._placed = bool(self._group.wait(0))
+        try:
+            self._placed = bool(self._group.wait(0))
+        except Exception as error:  # Ray's (2.60) has no type of its own
+            if "does not exist" not in str(error):
+                raise
+            raise Stopped(PLACEMENT_GONE) from None
         if not self._placed and time.monotonic() > self._deadline:
-            raise ConfigError(self._shortfall())
+            raise (Stopped if self._lost_one else ConfigError)(self._shortfall())
 
     def options(self, job: CellJob) -> dict[str, object]:
         """For the actor of a cell."""
@@ -56,22 +70,53 @@ class Bundles:
         }
 
     def remove(self) -> None:
-        remove_placement_group(self._group)
+        if self._head.answers:
+            remove_placement_group(self._group)
 
     def _shortfall(self) -> str:
-        asked = Counter(map(_words, self._bundles))
-        needs = " and ".join(
-            f"{count} × ({bundle})" if count > 1 else bundle for bundle, count in asked.items()
-        )
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         there, free = ray.cluster_resources(), ray.available_resources()
-        names = [name for name in ("CPU", "GPU", "memory") if name in self._bundles[0]]
-        has = ", ".join(f"{_amount(name, free)} of {_amount(name, there)} free" for name in names)
+        names = [name for name in ("CPU", "GPU", "memory") if self._bundles[0].get(name)]
+        has = ", ".join(f"{_number(name, free)} of {_amount(name, there)} free" for name in names)
+        where = "its only node has" if len(nodes) == 1 else f"its {len(nodes)} nodes together have"
         return (
-            f"the Ray cluster has no room for {len(self._bundles)} cells, after {self._limit_s:.0f}"
-            f" s: they need {needs}, each on one node; the {len(ray.nodes())} nodes have {has}. "
-            "Wait for other jobs or add nodes, lower resources.cells, or lower resources.threads "
-            "for a run that has not begun"
+            f"the Ray cluster has no room for {_needs(self._bundles)} (waited {self._limit_s:.0f} "
+            f"s); {where} {has}. {_remedy(self._bundles, nodes)}"
         )
+
+
+def _needs(bundles: Sequence[dict[str, float]]) -> str:
+    asked = Counter(map(_words, bundles))
+    if len(bundles) == 1:
+        return f"a cell, which needs {next(iter(asked))} on one node"
+    listed = " and ".join(f"{count} × ({bundle})" for bundle, count in asked.items())
+    return f"{len(bundles)} cells, which need {listed}, each on one node"
+
+
+def _remedy(bundles: Sequence[dict[str, float]], nodes: Sequence[dict[str, float]]) -> str:
+    ways = []
+    if _fit(bundles, nodes):
+        ways.append("wait for the other jobs that use the rest, or end them")
+    else:
+        ways.append("add nodes" if len(bundles) > 1 else "add a larger node")
+    if len(bundles) > 1:
+        ways.append("lower resources.cells")
+    if bundles[0]["CPU"] > 1:
+        ways.append("for a run that has not begun, lower resources.threads")
+    text = ", or ".join(ways)
+    return text[0].upper() + text[1:]
+
+
+def _fit(bundles: Sequence[dict[str, float]], nodes: Sequence[dict[str, float]]) -> bool:
+    """Whether empty nodes would have room, each bundle on the first that has."""
+    left = [dict(node) for node in nodes]
+    for bundle in bundles:
+        node = next((n for n in left if all(n.get(k, 0) >= v for k, v in bundle.items())), None)
+        if node is None:
+            return False
+        for name, amount in bundle.items():
+            node[name] = node.get(name, 0) - amount
+    return True
 
 
 def resources(job: CellJob) -> dict[str, float]:
@@ -85,5 +130,9 @@ def _words(bundle: dict[str, float]) -> str:
 
 
 def _amount(name: str, of: dict[str, float]) -> str:
+    return f"{_number(name, of)} {name}"
+
+
+def _number(name: str, of: dict[str, float]) -> str:
     count = of.get(name, 0)
-    return f"{human_bytes(count)} memory" if name == "memory" else f"{count:g} {name}"
+    return human_bytes(count) if name == "memory" else f"{count:g}"

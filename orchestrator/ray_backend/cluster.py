@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGTERM, getsignal, signal
+from signal import SIGTERM, getsignal, raise_signal, signal
 from typing import Any
 
 from mtc_core.errors import ConfigError
 from orchestrator.cell import CellJob
+from orchestrator.failures import Stopped
+from orchestrator.interrupts import Interrupted
 from orchestrator.inventory import Gpu, Inventory
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 100 * 2**20  # statuses only: activations never leave their process
-_TOKEN = Path("~/.ray/auth_token")
+_TOKEN = Path("~/.ray/auth_token").expanduser()
 
-# Read by Ray when it is imported: an unauthenticated Ray runs anybody's code as us.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Read by Ray when it is imported. An unauthenticated Ray runs anybody's code as us: one of our own
+# has a token, which Ray makes if need be; one that we join without having any may want none.
+if _TOKEN.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray  # noqa: E402
 from ray._private import worker as _ray_worker  # noqa: E402
+
+from orchestrator.ray_backend.explain import not_started, one_line  # noqa: E402
+from orchestrator.ray_backend.head import find_head, has_open_door  # noqa: E402
 
 log = logging.getLogger("mtc")
 
@@ -47,8 +55,12 @@ class Cluster:
 
     @classmethod
     def start(cls, run: str, jobs: Sequence[CellJob], dashboard: bool) -> Cluster:
-        """A Ray of our own on this machine, on loopback only, which ends with this process."""
-        janitor = Janitor()
+        """A Ray of our own on this machine, on loopback only, which ends with this process. Raises
+        Stopped where Ray cannot start."""
+        try:
+            janitor = Janitor()
+        except OSError as error:
+            raise Stopped(f"no folder can be made for Ray: {error}") from None
         with _environment({VARIABLE: str(janitor.folder), **_visible_gpus(jobs)}), _own_sigterm():
             try:
                 context: Any = ray.init(
@@ -63,11 +75,14 @@ class Cluster:
                     _memory=2 * sum(job.memory_bytes for job in jobs),  # the preflight has looked
                     **_QUIET,
                 )
-            except BaseException:
+            except Exception as error:
                 janitor.sweep(remove=False)
+                raise Stopped(not_started(error, janitor.folder)) from error
+            except BaseException:
+                janitor.sweep(remove=True)
                 raise
         with suppress(OSError):  # Ray writes it for anyone to read
-            _TOKEN.expanduser().chmod(0o600)
+            _TOKEN.chmod(0o600)
         lines = []
         if url := context.dashboard_url:
             lines = [f"Ray dashboard: http://{url} (it asks for the token: ray get-auth-token)"]
@@ -76,23 +91,23 @@ class Cluster:
     @classmethod
     def join(cls, run: str, address: str) -> Cluster:
         """A running cluster. Raises ConfigError where there is none that lets us in."""
+        head = find_head(address)
+        # Actors have fixed names: another run of this name, or the rest of an earlier one, may be
+        # there as well.
+        own = f"{namespace(run)}-{secrets.token_hex(4)}"
         with _own_sigterm():
             try:
-                context: Any = ray.init(address=address, namespace=namespace(run), **_QUIET)
-            except ray.exceptions.AuthenticationError:
-                raise ConfigError(
-                    f"--address {address}: the cluster asks for a token that is not here; copy "
-                    f"its ~/.ray/auth_token to this machine, or set RAY_AUTH_TOKEN"
-                ) from None
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(_no_cluster(address, error)) from None
+                context: Any = ray.init(address=head, namespace=own, **_QUIET)
+            except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
+                ray.shutdown()
+                raise ConfigError(f"--address {address}: {one_line(error)}") from None
         lines = [f"joined the Ray cluster at {context.address_info['gcs_address']}"]
         if url := context.dashboard_url:
             lines.append(f"Ray dashboard: http://{url}")
-        if os.environ.get("RAY_AUTH_MODE") != "token":
+        if has_open_door(head):
             lines.append(
                 "warning: this cluster has no token authentication: whoever reaches it can run "
-                "code as you (RAY_AUTH_MODE=token where it is started asks for one)"
+                "code as you (start it with RAY_AUTH_MODE=token to have it ask for one)"
             )
         return cls(lines, None)
 
@@ -145,15 +160,6 @@ def _visible_gpus(jobs: Sequence[CellJob]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": seen.split(",")[index] if seen else str(index)}
 
 
-def _no_cluster(address: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
-    return (
-        f"--address {address}: no Ray cluster can be joined there "
-        f"({reason[0] if reason else type(error).__name__}); `ray status --address …` shows "
-        "whether it runs; without --address a Ray of its own is started"
-    )
-
-
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Set for the processes that are started inside, and not for later ones."""
@@ -171,9 +177,14 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray puts its own handler in the place of ours, and exits."""
+    """Ray puts its own handler in the place of ours, and exits. Raises Interrupted for a signal
+    that went there."""
     handler = getsignal(SIGTERM)
     try:
         yield
+    except SystemExit:
+        signal(SIGTERM, handler)
+        raise_signal(SIGTERM)  # to whom it was meant for
+        raise Interrupted from None
     finally:
         signal(SIGTERM, handler)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from ray import exceptions
 
 from mtc_core.errors import ConfigError, MtcError
@@ -11,11 +14,20 @@ from orchestrator.status import CellLost, Loss
 # Of Ray's own memory monitor. Its text for any other death names the kernel's OOM killer among
 # "common causes", which says nothing.
 _MEMORY = ("running low on memory", "NODE_OUT_OF_MEMORY")
+_NODE = ("node died", "node was terminated", "node has died")
+_LACKING = re.compile(r"No module named '[^']+'|cannot import name '[^']+'")
+_DRIVER_NODE = "owner has died"  # the owner of every cell is the driver
+_OUT_OF_MEMORY = (
+    "Ray killed it because its node ran out of memory; lower train.block_batches, "
+    "train.batch_tokens or resources.cells"
+)
 
 
 def lost_cell(cell: str, error: exceptions.RayError) -> CellLost | None:
     """If the error says that the cell's process is gone: what it died of."""
     text = str(error)
+    if _DRIVER_NODE in text or _LACKING.search(text):
+        return None  # a new process would die of the same
     if isinstance(error, exceptions.OutOfMemoryError):
         return CellLost(cell, "memory", _OUT_OF_MEMORY)
     if isinstance(error, exceptions.ActorUnavailableError):
@@ -33,39 +45,68 @@ def explained(cell: str, error: exceptions.RayError) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, MtcError):
         return cause
-    if isinstance(error, exceptions.RayTaskError):
-        return error
-    if isinstance(error, exceptions.RuntimeEnvSetupError):
-        return ConfigError(f"{cell}: Ray could not set up its process: {_line(error)}")
-    if isinstance(error, exceptions.ObjectStoreFullError | exceptions.OutOfDiskError):
+    text = str(error)
+    if _DRIVER_NODE in text or isinstance(error, exceptions.LocalRayletDiedError):
+        return Stopped("the Ray node on which this command runs has left its cluster")
+    if isinstance(error, exceptions.RayActorError) and (lacking := _LACKING.search(text)):
         return ConfigError(
-            f"Ray's object store is full ({_line(error)}); start the cluster with a larger "
-            "--object-store-memory, or free its disk"
+            f"{cell}: the node that Ray gave it lacks what this machine has ({lacking[0]}); "
+            "install mtc-orchestrator, of the same version, in the Python that runs Ray there"
         )
-    if isinstance(error, exceptions.AuthenticationError):
-        return ConfigError(
-            "the Ray cluster refuses our token; copy its ~/.ray/auth_token to this machine, or "
-            "set RAY_AUTH_TOKEN"
-        )
-    return Stopped(f"{cell}: Ray says: {_line(error)}")
+    if isinstance(cause, Exception):  # a bug of ours: its own text, with the remote traceback
+        cause.add_note(text)
+        return cause
+    return _of_cluster(cell, error)
 
 
-_OUT_OF_MEMORY = (
-    "Ray killed it because its node ran out of memory; lower train.block_batches, "
-    "train.batch_tokens or resources.cells"
+def _of_cluster(cell: str, error: exceptions.RayError) -> Exception:
+    match error:
+        case exceptions.RuntimeEnvSetupError():
+            return ConfigError(f"{cell}: Ray could not set up its process: {one_line(error)}")
+        case exceptions.ObjectStoreFullError():
+            return ConfigError(
+                "Ray's object store is full: see what fills it (`ray memory`), or start the "
+                "cluster with a larger --object-store-memory; a run puts only a few kB there"
+            )
+        case exceptions.OutOfDiskError():
+            return ConfigError(
+                "the disk is full on which Ray keeps what does not fit its object store; free "
+                "space there (--temp-dir of `ray start`, or /tmp); a run puts only a few kB there"
+            )
+        case exceptions.AuthenticationError():
+            return ConfigError(f"{cell}: {OTHER_TOKEN}")
+        case exceptions.ActorPlacementGroupRemoved() | exceptions.TaskPlacementGroupRemoved():
+            return Stopped(PLACEMENT_GONE)
+    return Stopped(f"{cell}: Ray says: {one_line(error)}")
+
+
+OTHER_TOKEN = (
+    "the cluster asks for a token, and ours is missing or another; copy the head's "
+    "~/.ray/auth_token to this machine (or set RAY_AUTH_TOKEN to what `ray get-auth-token` "
+    "prints there), with RAY_AUTH_MODE=token or unset"
 )
+PLACEMENT_GONE = "the cluster has taken back the run's placement group"
+
+
+def not_started(error: Exception, folder: Path) -> str:
+    """Why a Ray of our own, whose files are in `folder`, is not there."""
+    return (
+        f"Ray did not start ({one_line(error)}); its logs are in {folder}. Is that disk full? "
+        "With --backend local the run needs no Ray"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Its text, however many lines it has."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:400] or type(error).__name__
 
 
 def _death(text: str, preempted: bool) -> tuple[Loss, str]:
     if any(mark in text for mark in _MEMORY):
         return "memory", _OUT_OF_MEMORY
-    if preempted or "node died" in text or "node was terminated" in text:
+    if preempted or any(mark in text for mark in _NODE):
         return "node", "its node is gone"
     if "SIGKILL" in text or "connection error" in text:
         return "crash", "its process was killed, or crashed (the kernel kills for want of memory)"
-    return "crash", _line(Exception(text))
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:400] or type(error).__name__
+    return "crash", one_line(Exception(text.rpartition("exit detail:")[2] or text))

@@ -36,6 +36,11 @@ class Invocation:
     run: Path
     number: int
 
+    @property
+    def witness(self) -> Path:
+        """A file that no other invocation wrote."""
+        return _path(self.run, self.number, "begin")
+
     def end(self, facts: Mapping[str, Any]) -> None:
         """Record how it ended; once. facts (JSON-able): `exit_code`, `outcome` (a word), `step`,
         `rows_trained`, and whatever else there is to keep.

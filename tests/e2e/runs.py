@@ -8,8 +8,12 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from orchestrator.backend import Backend
 
 MANIFEST = """\
 name: {name}
@@ -40,15 +44,19 @@ def write_manifest(folder: Path, model: Path, **changes) -> Path:
     return path
 
 
-def run_here(manifest: Path, root: Path, *overrides: str) -> tuple[int, str]:
-    """Run in this process: exit code and what was printed."""
+def run_here(
+    manifest: Path, root: Path, *overrides: str, backend: Backend | None = None
+) -> tuple[int, str]:
+    """Run with the driver in this process, and the cells too unless another backend is given: exit
+    code and what was printed."""
     from orchestrator.backend import LocalBackend
     from orchestrator.driver import run
     from orchestrator.prepare import Request
 
     out = io.StringIO()
     console = Console(file=out, width=160)
-    return run(Request(manifest, root, overrides), LocalBackend(), console), out.getvalue()
+    request = Request(manifest, root, overrides)
+    return run(request, backend or LocalBackend(), console), out.getvalue()
 
 
 def run_in_child(manifest: Path, root: Path, sabotage=None, *overrides: str) -> int:

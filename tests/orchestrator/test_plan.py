@@ -6,14 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 
 from mtc_core.errors import ConfigError
 from mtc_core.tokens.data_config import DataConfig
-from orchestrator.inventory import Inventory, take_inventory, text_bytes_here
+from orchestrator import inventory as inventory_module
+from orchestrator.inventory import Inventory, gpus_here, take_inventory, text_bytes_here
 from orchestrator.messages import ManifestError
 from orchestrator.preflight import bytes_under, human_bytes, preflight, shortages
 from tests.orchestrator.plans import BLOCK_FLOPS, ROOMY, TRAIN_FLOPS, plan_of, with_gpus
@@ -246,12 +246,17 @@ def test_the_inventory_of_this_machine_is_plausible(tmp_path: Path) -> None:
 def test_only_gpus_that_may_be_used_are_woken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
-    properties = SimpleNamespace(name="H", total_memory=80)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (70 + index, 80))
+    """There are none here: the process that looks finds a torch which says that there are three."""
+    (tmp_path / "torch.py").write_text(
+        "from types import SimpleNamespace\n"
+        "cuda = SimpleNamespace(\n"
+        "    device_count=lambda: 3,\n"
+        "    get_device_properties=lambda _: SimpleNamespace(name='H', total_memory=80),\n"
+        "    mem_get_info=lambda index: (70 + index, 80),\n"
+        ")\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(inventory_module, "_GPU_DRIVERS", [str(tmp_path)])
 
     def free(device: str, cells: int | Literal["auto"] = "auto") -> list[int | None]:
         return [gpu.free_bytes for gpu in take_inventory(tmp_path, device, cells).gpus or ()]
@@ -261,6 +266,17 @@ def test_only_gpus_that_may_be_used_are_woken(
     assert free("auto", 1) == [70, None, None]
     assert free("cuda:2") == [None, None, 72]
     assert free("cpu") == []
+    (tmp_path / "torch.py").write_text("raise RuntimeError('no driver')")
+    with pytest.raises(ConfigError, match=r"looked at: RuntimeError: no driver; .*nvidia-smi"):
+        free("auto")
+
+
+def test_without_a_driver_nobody_looks_for_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory_module, "_GPU_DRIVERS", [])
+    assert not gpus_here()
+    assert take_inventory(tmp_path, "auto").gpus == ()
 
 
 @pytest.mark.parametrize(

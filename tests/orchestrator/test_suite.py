@@ -22,7 +22,10 @@ def cell(name, step, phase="training", rows=None, **seconds):
 
 
 def suite(*cells):
-    made = Suite(100, [CellStatus(status.cell, "loading", 0, 10) for status in cells])
+    begun = [
+        CellStatus(s.cell, "loading", 0, 10, (TranscoderStatus("", "waiting"),)) for s in cells
+    ]
+    made = Suite(100, begun)
     for status in cells:
         made.update(status)
     return made
@@ -44,6 +47,34 @@ def test_nobody_knows_the_end_before_every_cell_has_a_rate():
     assert suite(cell("a", 40), cell("b", 0)).seconds_left is None
 
 
+def test_a_cell_that_has_ended_holds_nobody_back():
+    both = suite(cell("a", 5, phase="done"), cell("b", 30))  # all of a were stopped
+    assert both.step == 30 and both.seconds_left == pytest.approx(70 / 30)
+    both.update(cell("b", 100, phase="done"))
+    assert (both.phase, both.step, both.seconds_left) == ("done", 100, None)
+
+
+def test_what_is_said_of_speed_is_said_of_one_cell_and_of_none_that_trained_nothing():
+    """Resumed, with nothing left for the first."""
+    idle = CellStatus("a", "done", 100, 10, (TranscoderStatus("a.a", "done", 100),))
+    made = Suite(
+        100, [idle, CellStatus("b", "loading", 0, 10, (TranscoderStatus("b.a", "waiting"),))]
+    )
+    made.update(cell("b", 90, rows=200, forward=1.5, train=2.5))
+    assert made.rows_trained == 200 and made.seconds == {"forward": 1.5, "train": 2.5}
+    assert made.tokens_per_second == 50
+    assert made.forwards["b"] == {"passes": 20} and made.separate_passes == 20
+
+
+def test_separate_runs_would_have_needed_a_pass_for_each_transcoder_that_was_not_at_its_end():
+    rows = [
+        TranscoderStatus(f"a.{n}", state) for n, state in enumerate(("done", "waiting", "waiting"))
+    ]
+    made = Suite(100, [CellStatus("a", "loading", 0, 10, tuple(rows))])
+    made.update(cell("a", 40))
+    assert made.separate_passes == 2 * 40
+
+
 def test_waiting_counts_as_time_of_training():
     assert tokens_per_second(cell("a", 10, forward=1.0, wait=3.0)) == 25
 
@@ -58,5 +89,6 @@ def test_a_replaced_cell_counts_for_what_it_did():
     assert one.rows_trained == 500
     assert one.forwards == {"a": {"passes": 50}}
     assert one.seconds == {"forward": 5.0, "train": 8.0}
-    assert one.tokens_per_second == 100  # of the process that is there
+    assert one.tokens_per_second == 500 / 13
+    assert one.separate_passes == 50
     assert [status.step for status in one.replaced] == [40]
