@@ -38,7 +38,8 @@ log = logging.getLogger("mtc")
 
 
 def _log_line(data: dict[str, Any], ignore_prefix: bool = False) -> None:
-    log.info("Ray: %s", " ".join(map(str, data["lines"])))
+    text = " ".join(map(str, data["lines"]))
+    log.info("Ray: %s", text.strip().partition("\n")[0])  # what follows is its own log
 
 
 # Ray prints a paragraph to the terminal for every process that dies, whatever its logging options

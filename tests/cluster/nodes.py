@@ -1,0 +1,96 @@
+"""Real Ray clusters of one or more nodes, all on this machine, by `ray start`. Linux only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from orchestrator.ray_backend.janitor import VARIABLE, Janitor
+from tests.ray.harm import until
+
+NODE = "MTC_TEST_NODE"  # in the environment of every process of a node
+# A command whose processes get no 300 GB, whatever this machine and its settings would promise.
+LIMITED = ("sh", "-c", 'ulimit -v 300000000 && exec "$@"', "sh")
+STORE_BYTES = 80 * 2**20
+# A node that is killed is missed at once, not after a quarter of a minute.
+_BRISK = {
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "2",
+    "RAY_metrics_report_interval_ms": "60000",
+}
+
+
+class Nodes:
+    """One cluster. `token` None: it has an open door."""
+
+    def __init__(self, token: str | None) -> None:
+        self._janitor = Janitor()
+        self.token, self.address = token, ""
+
+    def start(
+        self, name: str, cpus: int, before: Sequence[str] = (), memory_bytes: int = 8 * 10**9
+    ) -> None:
+        """Start a node; the first is the head. before: a command that runs `ray start` in turn.
+        memory_bytes: what it says that it has."""
+        folder = self._janitor.folder
+        head = ["--head", "--port=0", "--include-dashboard=false", f"--temp-dir={folder}"]
+        options = [
+            *([f"--address={self.address}"] if self.address else head),
+            f"--num-cpus={cpus}",
+            f"--memory={memory_bytes}",
+            f"--object-store-memory={STORE_BYTES}",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            "--disable-usage-stats",
+        ]
+        command = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", *options]
+        own = {VARIABLE: str(folder), NODE: f"{folder}/{name}", **_BRISK}
+        if self.token is None:  # or it would take the one in the home folder
+            own["RAY_AUTH_MODE"] = "disabled"
+        done = subprocess.run(command, env=with_token(self.token, own), capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if not self.address:
+            self.address = (folder / "ray_current_cluster").read_text().strip()
+
+    def kill(self, name: str, program: str = "raylet") -> None:
+        """Kill one of a node's programs, and wait until it is gone."""
+        (victim,) = self._processes(name, program)
+        os.kill(victim.pid, signal.SIGKILL)
+        until(lambda: not self._processes(name, program), f"the end of {name}'s {program}")
+
+    def node_of(self, pid: int) -> str:
+        """The name of the node to which a worker belongs."""
+        return Path(psutil.Process(pid).environ()[NODE]).name
+
+    def alive(self, name: str) -> bool:
+        return len(self._processes(name, "raylet")) == 1
+
+    def down(self) -> None:
+        self._janitor.sweep(remove=True)
+
+    def _processes(self, name: str, program: str) -> list[psutil.Process]:
+        mark = f"{self._janitor.folder}/{name}"
+        return [p for p in psutil.process_iter() if p.name() == program and _in(p, mark)]
+
+
+def with_token(token: str | None, more: Mapping[str, str] = {}) -> dict[str, str]:
+    """This process's environment, without whatever it knows of Ray."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    if token is not None:
+        env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return {**env, "OMP_NUM_THREADS": "1", **more}
+
+
+def _in(process: psutil.Process, mark: str) -> bool:
+    try:
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return alive and process.environ().get(NODE) == mark
+    except psutil.Error:  # gone meanwhile, or somebody else's
+        return False
