@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from orchestrator.backend import LocalBackend
+from orchestrator.commands.terminal import make_console
 from orchestrator.driver import run
 from orchestrator.prepare import Request
-from orchestrator.terminal import make_console
 
 RULES = ("mask", "bound", "keep")
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.cell import Cell, CellJob
-from orchestrator.inventory import Inventory, take_inventory
+from orchestrator.cells.cell import Cell, CellJob
+from orchestrator.cells.status import CellStatus, Event
 from orchestrator.manifest import Manifest
-from orchestrator.status import CellStatus, Event
+from orchestrator.planning.inventory import Inventory, take_inventory
 
 
 class Backend(Protocol):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator import cli_registry, cli_runs
-from orchestrator.cli_options import Commands, json_option, root_option, set_option
+from orchestrator.commands import registry as cli_registry
+from orchestrator.commands import runs as cli_runs
+from orchestrator.commands.options import Commands, json_option, root_option, set_option
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
@@ -44,11 +45,11 @@ def validate(manifest: str, overrides: tuple[str, ...]) -> None:
 @json_option
 def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what MANIFEST comes to: transcoders, FLOPs, memory, disk. Loads no weights."""
-    from orchestrator.inventory import gpus_here, take_inventory, text_bytes_here
     from orchestrator.manifest import load_manifest
     from orchestrator.model_shapes import find_shape
-    from orchestrator.plan import make_plan
-    from orchestrator.preflight import shortages
+    from orchestrator.planning.inventory import gpus_here, take_inventory, text_bytes_here
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.preflight import shortages
 
     loaded = load_manifest(manifest, overrides)
     shape = find_shape(loaded.model.name, loaded.model.revision, online=True)
@@ -64,8 +65,8 @@ def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) ->
 
         click.echo(json.dumps({**planned.to_dict(), "shortages": lacking}, indent=2))
         return
-    from orchestrator.plan_view import show_plan
-    from orchestrator.terminal import make_console
+    from orchestrator.commands.plan_view import show_plan
+    from orchestrator.commands.terminal import make_console
 
     show_plan(make_console(), planned, inventory, lacking)
 
@@ -99,8 +100,8 @@ def run(
 ) -> None:
     """Train every transcoder of MANIFEST, or continue where an earlier run stopped."""
     from orchestrator import driver
+    from orchestrator.commands.terminal import EnduringConsole, make_console
     from orchestrator.prepare import Request
-    from orchestrator.terminal import EnduringConsole, make_console
 
     request = Request(manifest, Path(root), overrides)
     cells = _backend(backend, address, dashboard=not no_dashboard)

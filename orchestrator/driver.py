@@ -16,14 +16,14 @@ from rich.console import Console
 from mtc_core.errors import MtcError, ReadingStopped
 from orchestrator.audience import Audience
 from orchestrator.backend import Backend
+from orchestrator.cells.status import CellLost
 from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.manifest import load_manifest
 from orchestrator.prepare import OpenRun, Request, cell_jobs, open_run, write_tokens
-from orchestrator.run_folder import RunFolder
-from orchestrator.run_lock import LockLost, run_lock
-from orchestrator.run_log import log_start, log_to
-from orchestrator.status import CellLost
+from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.lock import LockLost, run_lock
+from orchestrator.run_folder.log import log_start, log_to
 from orchestrator.summary import show_end
 
 DONE, SOME_FAILED, STOPPED, USER_ERROR = 0, 1, 3, 2

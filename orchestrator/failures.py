@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.status import CellLost, Loss
+from orchestrator.cells.status import CellLost, Loss
 
 
 class Stopped(Exception):

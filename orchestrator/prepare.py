@@ -17,13 +17,13 @@ from mtc_core.tokens.text import dataset_commit, source_listing
 from mtc_core.tokens.token_store import STORE, read_json
 from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
-from orchestrator.cell import CellJob
-from orchestrator.inventory import Inventory, take_inventory, text_bytes
+from orchestrator.cells.cell import CellJob
 from orchestrator.manifest import Manifest, expand
 from orchestrator.model_shapes import find_shape
-from orchestrator.plan import Plan, make_plan
-from orchestrator.preflight import preflight
-from orchestrator.run_folder import Found, RunFolder, resolve
+from orchestrator.planning.inventory import Inventory, take_inventory, text_bytes
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.preflight import preflight
+from orchestrator.run_folder.folder import Found, RunFolder, resolve
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.status import ENDED, CellStatus, Phase, TranscoderStatus
+from orchestrator.cells.status import ENDED, CellStatus, Phase, TranscoderStatus
 
 PHASES: tuple[Phase, ...] = ("loading", "training", "calibrating", "testing", "done")
 TRAINING_STAGES = ("forward", "train", "checkpoint", "wait")

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mtc_core.errors import ConfigError
-from orchestrator.run_folder import RunFolder
+from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.suite import Suite, training_seconds
-from orchestrator.transcoder_folder import TranscoderFolder
 from orchestrator.view import clock
 
 TABLE_COLUMNS = 110

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.status import TranscoderStatus
+from orchestrator.cells.status import TranscoderStatus
 from orchestrator.suite import Suite
 
 PLAIN_SECONDS = 5.0

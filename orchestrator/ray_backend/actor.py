@@ -13,9 +13,9 @@ from typing import Any
 
 import ray
 
-from orchestrator.cell import Cell, CellJob
+from orchestrator.cells.cell import Cell, CellJob
+from orchestrator.cells.status import CellStatus
 from orchestrator.ray_backend.gauges import Gauges
-from orchestrator.status import CellStatus
 
 MASKED_GPU = "cuda:0"  # Ray shows an actor its own GPU only
 

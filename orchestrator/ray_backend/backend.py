@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError
-from orchestrator.cell import CellJob
+from orchestrator.cells.cell import CellJob
+from orchestrator.cells.status import CellStatus, Event
 from orchestrator.failures import Stopped
-from orchestrator.inventory import Inventory, take_inventory
 from orchestrator.manifest import Manifest
+from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.ray_backend.cluster import Cluster  # before ray: it sets what ray reads first
-from orchestrator.status import CellStatus, Event
 
 import ray  # isort: skip
 from orchestrator.ray_backend.actor import trainer_actor  # isort: skip

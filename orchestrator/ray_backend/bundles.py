@@ -11,9 +11,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtc_core.errors import ConfigError
-from orchestrator.cell import CellJob
+from orchestrator.cells.cell import CellJob
 from orchestrator.failures import Stopped
-from orchestrator.preflight import human_bytes
+from orchestrator.planning.preflight import human_bytes
 from orchestrator.ray_backend.cluster import cpus, gpus, namespace
 from orchestrator.ray_backend.explain import PLACEMENT_GONE
 from orchestrator.ray_backend.head import Head

@@ -12,10 +12,10 @@ from signal import SIGTERM, getsignal, raise_signal, signal
 from typing import Any
 
 from mtc_core.errors import ConfigError
-from orchestrator.cell import CellJob
+from orchestrator.cells.cell import CellJob
 from orchestrator.failures import Stopped
 from orchestrator.interrupts import Interrupted
-from orchestrator.inventory import Gpu, Inventory
+from orchestrator.planning.inventory import Gpu, Inventory
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 
 LOOPBACK = "127.0.0.1"
@@ -77,10 +77,10 @@ class Cluster:
                     **_QUIET,
                 )
             except Exception as error:
-                janitor.sweep(remove=False)
+                janitor.sweep(keep=True)
                 raise Stopped(not_started(error, janitor.folder)) from error
             except BaseException:
-                janitor.sweep(remove=True)
+                janitor.sweep(keep=False)
                 raise
         with suppress(OSError):  # Ray writes it for anyone to read
             _TOKEN.chmod(0o600)
@@ -129,7 +129,7 @@ class Cluster:
         with _own_sigterm():
             ray.shutdown()
         if self._janitor:
-            self._janitor.sweep(remove=clean)
+            self._janitor.sweep(keep=not clean)
             if not clean:
                 log.info("Ray's logs are in %s", self._janitor.folder)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from ray import exceptions
 
 from mtc_core.errors import ConfigError, MtcError
+from orchestrator.cells.status import CellLost, Loss
 from orchestrator.failures import Stopped
-from orchestrator.status import CellLost, Loss
 
 # Of Ray's own memory monitor. Its text for any other death names the kernel's OOM killer among
 # "common causes", which says nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Gauge
 
-from orchestrator.status import CellStatus
+from orchestrator.cells.status import CellStatus
 from orchestrator.suite import tokens_per_second
 
 _CELL = ("run", "cell")

@@ -5,8 +5,8 @@
 Ray's own processes die with a driver that was killed, but not all of them at once: two agents
 stay for more than a minute (Ray 2.60). FOLDER is that Ray's own; each of its processes has a log
 file open there, or FOLDER in its environment (some write their title over their environment).
-The driver holds our standard input open, and may write to it that the folder can go as well; it
-has log files open there itself, and is left alone.
+The driver holds our standard input open, and may write to it that the folder, with Ray's logs, is
+to stay; it has log files open there itself, and is left alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import psutil
 
 VARIABLE = "MTC_RAY"
 LIMIT_S = 20.0
-_REMOVE = b"remove"
+_KEEP = b"keep"
 
 
 class Janitor:
@@ -42,9 +42,9 @@ class Janitor:
             start_new_session=True,  # Ctrl-C in a terminal is not for it
         )
 
-    def sweep(self, remove: bool) -> None:
-        """End whatever is left, and wait until it is gone. remove: the folder, with its logs."""
-        self._process.communicate(_REMOVE if remove else b"")
+    def sweep(self, keep: bool) -> None:
+        """End whatever is left, and wait until it is gone. keep: the folder, with its logs."""
+        self._process.communicate(_KEEP if keep else b"")
 
 
 def main(folder: str) -> None:
@@ -56,7 +56,7 @@ def main(folder: str) -> None:
             with suppress(psutil.Error):
                 process.kill()
         time.sleep(0.1)
-    if said == _REMOVE:
+    if said != _KEEP:  # who was killed has told nobody where the logs are
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import ConfigError, MtcError
-from orchestrator.disk_errors import disk_errors
 from orchestrator.registry.invocations import read_invocations
 from orchestrator.registry.rows import Facts, RunRow
 from orchestrator.registry.small_files import Damaged, Notes, number, read_object, text
 from orchestrator.registry.transcoder_facts import read_transcoder
-from orchestrator.run_folder import RunFolder
-from orchestrator.status_file import NAME as STATUS
+from orchestrator.run_folder.disk_errors import disk_errors
+from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.status_file import NAME as STATUS
 
 
 def read_facts(run: Path) -> Facts:

@@ -19,10 +19,10 @@ from typing import Any
 
 from mtc_core.atomic import write_bytes_atomic
 from mtc_core.errors import ConfigError, MtcError
-from orchestrator.disk_errors import disk_errors
 from orchestrator.registry.facts import read_facts
 from orchestrator.registry.rows import TABLES, Facts
 from orchestrator.registry.signature import settled_signature, signature
+from orchestrator.run_folder.disk_errors import disk_errors
 
 NAME = "index.sqlite"
 SCHEMA_VERSION = 1

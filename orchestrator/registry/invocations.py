@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.atomic import remove_leftovers, write_json_atomic
-from orchestrator.disk_errors import disk_errors
 from orchestrator.registry.rows import InvocationRow
 from orchestrator.registry.small_files import Notes, as_json, number, read_object, text
+from orchestrator.run_folder.disk_errors import disk_errors
 
 FOLDER = "invocations"
 VERSIONS = ("mtc-orchestrator", "torch", "ray", "transformers")

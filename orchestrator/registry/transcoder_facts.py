@@ -31,7 +31,7 @@ from orchestrator.registry.small_files import (
     read_object,
     text,
 )
-from orchestrator.transcoder_folder import TranscoderFolder
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # of final/: FORMAT.md
 POPULATIONS = ("ordinary", "all")

@@ -14,14 +14,14 @@ from typing import Any
 from mtc_core.checkpoint import DIGESTS, FACTS, STATE, checkpoint_paths, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import MtcError
-from orchestrator.disk_errors import disk_errors
 from orchestrator.registry.index import NAME
 from orchestrator.registry.index_check import index_fault
 from orchestrator.registry.invocations import read_invocations
 from orchestrator.registry.small_files import Damaged, parse_object, read_object
 from orchestrator.registry.transcoder_facts import CONFIG, WEIGHTS
-from orchestrator.run_folder import RunFolder
-from orchestrator.transcoder_folder import TranscoderFolder
+from orchestrator.run_folder.disk_errors import disk_errors
+from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 REDO = "delete that final/ and run the manifest again: it writes the same bits"
 GO_BACK = "delete that checkpoint: a continued run uses the one before"

@@ -21,12 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.tracking.names import STEP, held_out_figures, history_row
 from orchestrator.tracking.processes import end_children
 from orchestrator.tracking.tail import Tail
 from orchestrator.tracking.tracking_file import Destination, TrackingFile
 from orchestrator.tracking.wandb_run import WandbRun
-from orchestrator.transcoder_folder import TranscoderFolder
 
 POLL_S = 1.0
 # A point is safe when W&B has written or uploaded it, which it does every few seconds without

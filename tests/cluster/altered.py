@@ -14,8 +14,8 @@ import sys
 import tempfile
 from types import SimpleNamespace
 
-from orchestrator import inventory
 from orchestrator.cli import cli
+from orchestrator.planning import inventory
 
 
 def main(alterations: str) -> None:

@@ -73,7 +73,7 @@ class Nodes:
         return len(self._processes(name, "raylet")) == 1
 
     def down(self) -> None:
-        self._janitor.sweep(remove=True)
+        self._janitor.sweep(keep=False)
 
     def _processes(self, name: str, program: str) -> list[psutil.Process]:
         mark = f"{self._janitor.folder}/{name}"

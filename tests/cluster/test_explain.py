@@ -10,8 +10,8 @@ from ray._private.utils import check_version_info
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from mtc_core.errors import ConfigError, ModelError
+from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.failures import Stopped
-from orchestrator.memory_errors import memory_errors
 from orchestrator.ray_backend.bundles import _needs, _remedy
 from orchestrator.ray_backend.explain import explained, lost_cell, one_line
 
@@ -63,7 +63,11 @@ def test_a_process_that_is_gone_is_a_loss_of_its_kind(error, kind, word):
         (exceptions.ActorPlacementGroupRemoved(), Stopped, ["taken back"]),
         (exceptions.LocalRayletDiedError(), Stopped, ["on which this command runs"]),
         (died("The actor is dead because its owner has died."), Stopped, ["this command runs"]),
-        (died("System error: No module named 'orchestrator.cell'"), ConfigError, ["install mtc-"]),
+        (
+            died("System error: No module named 'orchestrator.cells.cell'"),
+            ConfigError,
+            ["install mtc-"],
+        ),
         (exceptions.RaySystemError("odd"), Stopped, ["Ray says: System error: odd"]),
     ],
 )

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from mtc_core import load_suite
 from mtc_core.checkpoint import STATE, checkpoint_paths
 from mtc_core.errors import ModelError
-from orchestrator import cell, prepare
+from orchestrator import prepare
+from orchestrator.cells import cell
 from orchestrator.cli import cli
 from orchestrator.model_shapes import find_shape
 from tests.core.tiny_models import save_tiny_model

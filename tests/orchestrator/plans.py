@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtc_core.model.model_shape import ModelShape
-from orchestrator.inventory import Gpu, Inventory
 from orchestrator.manifest import load_manifest
 from orchestrator.model_shapes import find_shape
-from orchestrator.plan import Plan, make_plan
+from orchestrator.planning.inventory import Gpu, Inventory
+from orchestrator.planning.plan import Plan, make_plan
 from tests.orchestrator.manifests import write_manifest
 
 ROOMY = Inventory(cores=4, memory_bytes=64 * 10**9, disk_bytes=10**12)

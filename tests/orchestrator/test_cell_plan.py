@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from mtc_core.errors import ConfigError
-from orchestrator import costs
-from orchestrator.inventory import Gpu, Inventory
 from orchestrator.manifest import load_manifest
 from orchestrator.messages import ManifestError
-from orchestrator.plan import Plan, make_plan
-from orchestrator.preflight import preflight, shortages
+from orchestrator.planning import costs
+from orchestrator.planning.inventory import Gpu, Inventory
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.preflight import preflight, shortages
 from tests.orchestrator.manifests import write_manifest
 from tests.orchestrator.plans import BLOCK_FLOPS, TRAIN_FLOPS, gpt2, plan_of, with_gpus
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from orchestrator.cells.status import CellLost
 from orchestrator.failures import BUDGETS, FailurePolicy, GiveUp, Replace
-from orchestrator.status import CellLost
 
 
 def lost(kind, cell="a"):

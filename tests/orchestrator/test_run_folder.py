@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mtc_core.errors import ConfigError
-from orchestrator import run_folder
 from orchestrator.manifest import Manifest, load_manifest
-from orchestrator.run_folder import Found, RunFolder, resolve
+from orchestrator.run_folder import folder as run_folder
+from orchestrator.run_folder.folder import Found, RunFolder, resolve
 from tests.orchestrator.manifests import manifest_text, write_manifest
 
 PINS = {"model_commit": "abc", "provider": "hf"}

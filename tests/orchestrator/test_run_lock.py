@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from mtc_core.errors import ConfigError
-from orchestrator import run_lock as module
-from orchestrator.run_lock import NAME, SILENT_S, UNSEEN_S, Holder, is_running, run_lock
+from orchestrator.run_folder import lock as module
+from orchestrator.run_folder.lock import NAME, SILENT_S, UNSEEN_S, Holder, is_running, run_lock
 
 
 def left_behind(folder: Path, silent_s: float = 0, **changes: object) -> Path:
@@ -64,7 +64,7 @@ def test_a_killed_holder_is_replaced_at_once_even_before_anyone_has_buried_it(
 ) -> None:
     code = (
         "import pathlib, sys, time\n"
-        "from orchestrator.run_lock import run_lock\n"
+        "from orchestrator.run_folder.lock import run_lock\n"
         "with run_lock(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)"

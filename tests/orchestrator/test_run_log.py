@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtc_core.errors import ConfigError
-from orchestrator.run_log import PhaseLog, log_start, log_to
+from orchestrator.run_folder.log import PhaseLog, log_start, log_to
 
 FULL = Path("/dev/full")
 

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from orchestrator.split import split
+from orchestrator.planning.split import split
 
 
 def flops_of(part: range, train: list[int], forward: list[int]) -> int:

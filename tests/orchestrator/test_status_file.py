@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.status import CellStatus
-from orchestrator.status_file import NAME, StatusFile, read_status
+from orchestrator.cells.status import CellStatus
+from orchestrator.run_folder.status_file import NAME, StatusFile, read_status
 from orchestrator.suite import Suite
 
 SUITE = Suite(40, [CellStatus("trainer-0", "training", 3, 256)])

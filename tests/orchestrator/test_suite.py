@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.status import CellStatus, TranscoderStatus
+from orchestrator.cells.status import CellStatus, TranscoderStatus
 from orchestrator.suite import Suite, tokens_per_second
 
 

@@ -15,7 +15,7 @@ from threading import Event
 import psutil
 import ray
 
-from orchestrator.cell import CellJob
+from orchestrator.cells.cell import CellJob
 from orchestrator.ray_backend.backend import RayBackend
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 from tests.e2e.runs import run_here
@@ -48,7 +48,7 @@ def ray_cluster() -> Iterator[str]:
         )
         yield (janitor.folder / "ray_current_cluster").read_text().strip()
     finally:
-        janitor.sweep(remove=True)
+        janitor.sweep(keep=False)
     assert not janitor.folder.exists()
     assert not [p for p in psutil.process_iter(["cmdline"]) if _names(p, janitor.folder)]
 

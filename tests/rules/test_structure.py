@@ -126,9 +126,9 @@ def reaches(graph, start):
 # A file of one stage imports, even indirectly, no stage to its right.
 STAGES = (
     ("orchestrator.manifest",),
-    ("orchestrator.plan", "orchestrator.costs", "orchestrator.cell_plan"),
-    ("orchestrator.cell", "orchestrator.transcoder_run"),
-    ("orchestrator.backend", "orchestrator.failures", "orchestrator.suite"),
+    ("orchestrator.planning",),
+    ("orchestrator.cells",),
+    ("orchestrator.backend", "orchestrator.failures"),
     ("orchestrator.audience", "orchestrator.tracking", "orchestrator.ray_backend"),
     ("orchestrator.driver",),
     ("orchestrator.cli",),

@@ -13,11 +13,11 @@ from typing import Any
 from mtc_core.atomic import write_json_atomic
 from mtc_core.config import TranscoderSpec
 from mtc_core.workspace import Workspace
+from orchestrator.cells.transcoder_run import TranscoderRun
 from orchestrator.manifest import Manifest, load_manifest
 from orchestrator.registry.index import open_index
 from orchestrator.registry.invocations import begin
-from orchestrator.run_folder import RunFolder, resolve
-from orchestrator.transcoder_run import TranscoderRun
+from orchestrator.run_folder.folder import RunFolder, resolve
 from tests.core import small
 from tests.orchestrator.manifests import write_manifest
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.registry.index import APPLICATION_ID, SCHEMA_VERSION, open_index
-from orchestrator.run_lock import NAME as LOCK
-from orchestrator.run_lock import run_lock
+from orchestrator.run_folder.lock import NAME as LOCK
+from orchestrator.run_folder.lock import run_lock
 from tests.core.tiny_models import save_tiny_model
 from tests.e2e.runs import run_here, write_manifest
 from tests.orchestrator.registry.runs import make_run

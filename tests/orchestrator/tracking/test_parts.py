@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from mtc_core.held_out import HeldOut
+from orchestrator.cells.transcoder_run import TranscoderRun
 from orchestrator.manifest.schema import TrackingSection
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.tracking import make_tracker
 from orchestrator.tracking.follow import SETTLED_S, Settling
 from orchestrator.tracking.names import held_out_figures, history_row
 from orchestrator.tracking.tail import Tail
 from orchestrator.tracking.tracking_file import NAME, Destination, TrackingFile
-from orchestrator.transcoder_folder import TranscoderFolder
-from orchestrator.transcoder_run import TranscoderRun
 from tests.core import small
 from tests.orchestrator.tracking.tracked import A, line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mtc_core.errors import ConfigError
-from orchestrator.disk_errors import disk_errors
+from orchestrator.run_folder.disk_errors import disk_errors
 
 CLAIM_S = 60.0  # how long an earlier process may take to die after its driver
 

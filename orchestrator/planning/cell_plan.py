@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
-from orchestrator import costs
-from orchestrator.costs import TranscoderCost
 from orchestrator.manifest import Manifest
-from orchestrator.split import split
+from orchestrator.planning import costs
+from orchestrator.planning.costs import TranscoderCost
+from orchestrator.planning.split import split
 
 CELLS_KEY = "resources.cells"
 # Parts of a cell's memory that every cell has in full, whatever it trains.

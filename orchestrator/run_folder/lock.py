@@ -24,7 +24,7 @@ from typing import BinaryIO
 import psutil
 
 from mtc_core.errors import ConfigError
-from orchestrator.disk_errors import disk_errors
+from orchestrator.run_folder.disk_errors import disk_errors
 
 NAME = "lock.json"
 BEAT_S = 5.0

@@ -26,9 +26,9 @@ from pydantic import ValidationError
 
 from mtc_core.atomic import sync, write_bytes_atomic, write_json_atomic
 from mtc_core.errors import ConfigError
-from orchestrator.disk_errors import disk_errors
 from orchestrator.manifest import Manifest, expand
-from orchestrator.transcoder_folder import TranscoderFolder
+from orchestrator.run_folder.disk_errors import disk_errors
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 _COMPARED = ("name", "seed", "model", "data", "train")
 _WRITTEN = ("defaults", "transcoders")  # compared as the specs that they come to

@@ -9,10 +9,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cell_plan import CellPlan, Part
-from orchestrator.inventory import Inventory
-from orchestrator.plan import Plan
-from orchestrator.preflight import human_bytes, memory_there
+from orchestrator.planning.cell_plan import CellPlan, Part
+from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.preflight import human_bytes, memory_there
 
 TABLE_COLUMNS = 90
 

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from orchestrator.cli_options import json_option, root_option
-from orchestrator.cli_runs import find_run
+from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.runs import find_run
 
 FAULTY = 1
 
@@ -33,8 +33,8 @@ def rebuild(run: str, root: str) -> None:
 @json_option
 def verify(run: str, root: str, as_json: bool) -> None:
     """Read every file of RUN, recompute every sha256, and tell what is wrong. Changes nothing."""
+    from orchestrator.commands.terminal import make_console
     from orchestrator.registry.verify import verify as verify_run
-    from orchestrator.terminal import make_console
 
     folder, console = find_run(run, root), make_console()
     with console.status(f"verifying {folder}") as status:  # shown on terminals only

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from orchestrator.inventory import Inventory
 from orchestrator.manifest import Manifest
 from orchestrator.messages import ManifestError, Problem
+from orchestrator.planning.inventory import Inventory
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from typing import Any, Literal
 from mtc_core.errors import ConfigError, DataError
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.text import source_listing
-from orchestrator.costs import DRIVER_BYTES
-from orchestrator.disk_errors import disk_errors
+from orchestrator.planning.costs import DRIVER_BYTES
+from orchestrator.run_folder.disk_errors import disk_errors
 
 _CGROUP = Path("/sys/fs/cgroup")
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same under WSL, AMD

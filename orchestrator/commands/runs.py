@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from mtc_core.errors import ConfigError
-from orchestrator.cli_options import json_option, root_option
-from orchestrator.disk_errors import disk_errors
+from orchestrator.commands.options import json_option, root_option
+from orchestrator.run_folder.disk_errors import disk_errors
 
 
 def find_run(run: str, root: str) -> Path:
@@ -30,8 +30,8 @@ def find_run(run: str, root: str) -> Path:
 @json_option
 def status(run: str, root: str, as_json: bool) -> None:
     """Show how RUN (a folder, or a name under --root) stands."""
-    from orchestrator.run_view import run_state, show_status
-    from orchestrator.terminal import make_console
+    from orchestrator.commands.run_view import run_state, show_status
+    from orchestrator.commands.terminal import make_console
 
     state = run_state(find_run(run, root))
     if as_json:
@@ -45,8 +45,8 @@ def status(run: str, root: str, as_json: bool) -> None:
 @json_option
 def list_runs(root: str, as_json: bool) -> None:
     """List the runs under --root."""
-    from orchestrator.run_view import listed_state, show_list
-    from orchestrator.terminal import make_console
+    from orchestrator.commands.run_view import listed_state, show_list
+    from orchestrator.commands.terminal import make_console
 
     with disk_errors(Path(root), "read"):
         folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
@@ -67,9 +67,9 @@ def list_runs(root: str, as_json: bool) -> None:
 def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
     """Show the held-out figures of RUN or, given the ID of a transcoder (its beginning is enough),
     its training curve."""
-    from orchestrator.run_view import curve, figures, show_curve
+    from orchestrator.commands.run_view import curve, figures, show_curve
+    from orchestrator.commands.terminal import make_console
     from orchestrator.summary import show_quality
-    from orchestrator.terminal import make_console
 
     folder = find_run(run, root)
     if transcoder is None:

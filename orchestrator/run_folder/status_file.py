@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.run_lock import SILENT_S, is_running, started
+from orchestrator.run_folder.lock import SILENT_S, is_running, started
 from orchestrator.suite import Suite
 
 NAME = "status.json"

@@ -12,8 +12,9 @@ from typing import Any
 
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
-from orchestrator import costs
-from orchestrator.cell_plan import (
+from orchestrator.manifest import Manifest, check_model, expand
+from orchestrator.planning import costs
+from orchestrator.planning.cell_plan import (
     CellPlan,
     Part,
     TranscoderPlan,
@@ -22,9 +23,8 @@ from orchestrator.cell_plan import (
     plan_transcoder,
     together,
 )
-from orchestrator.inventory import Inventory
-from orchestrator.manifest import Manifest, check_model, expand
-from orchestrator.placement import device_names, place
+from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.placement import device_names, place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

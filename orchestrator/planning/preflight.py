@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
-from orchestrator.cell_plan import CELLS_KEY, Part
-from orchestrator.inventory import Inventory
-from orchestrator.plan import Plan
+from orchestrator.planning.cell_plan import CELLS_KEY, Part
+from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.plan import Plan
 
 
 def preflight(plan: Plan, inventory: Inventory, root: Path) -> None:

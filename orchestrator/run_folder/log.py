@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from orchestrator.disk_errors import disk_errors
+from orchestrator.run_folder.disk_errors import disk_errors
 
 VERSIONS = ("mtc-orchestrator", "torch", "transformers", "ray")
 _log = logging.getLogger("mtc")

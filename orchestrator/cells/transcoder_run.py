@@ -17,8 +17,8 @@ from mtc_core.producer import Activations
 from mtc_core.statistics import measure_pair
 from mtc_core.trainer import StepReport, TranscoderTrainer
 from mtc_core.workspace import Workspace
-from orchestrator.status import TranscoderStatus
-from orchestrator.transcoder_folder import TranscoderFolder
+from orchestrator.cells.status import TranscoderStatus
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 
 class TranscoderRun:

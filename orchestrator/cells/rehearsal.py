@@ -18,7 +18,7 @@ from mtc_core.capture import Capture
 from mtc_core.errors import TrainingStopped
 from mtc_core.statistics import measure_pair
 from mtc_core.trainer import TranscoderTrainer
-from orchestrator.transcoder_run import TranscoderRun
+from orchestrator.cells.transcoder_run import TranscoderRun
 
 CONTEXTS = 2
 

@@ -33,11 +33,11 @@ from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.schedule import Schedule
 from mtc_core.tokens.token_store import TokenStore
 from mtc_core.workspace import Workspace
-from orchestrator.memory_errors import memory_errors
-from orchestrator.rehearsal import rehearse
-from orchestrator.status import CellStatus, Phase
-from orchestrator.transcoder_folder import TranscoderFolder
-from orchestrator.transcoder_run import TranscoderRun
+from orchestrator.cells.memory_errors import memory_errors
+from orchestrator.cells.rehearsal import rehearse
+from orchestrator.cells.status import CellStatus, Phase
+from orchestrator.cells.transcoder_run import TranscoderRun
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 _END = object()
 

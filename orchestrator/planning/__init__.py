@@ -1,0 +1,1 @@
+"""What a manifest comes to on this machine, before anything is loaded."""
