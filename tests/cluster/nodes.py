@@ -66,8 +66,11 @@ class Nodes:
         until(lambda: not self._processes(name, program), f"the end of {name}'s {program}")
 
     def node_of(self, pid: int) -> str:
-        """The name of the node to which a worker belongs."""
-        return Path(psutil.Process(pid).environ()[NODE]).name
+        """The name of the node to which a worker belongs; nothing if it has ended."""
+        try:
+            return Path(psutil.Process(pid).environ()[NODE]).name
+        except psutil.NoSuchProcess:
+            return ""
 
     def alive(self, name: str) -> bool:
         return len(self._processes(name, "raylet")) == 1
@@ -77,7 +80,7 @@ class Nodes:
 
     def _processes(self, name: str, program: str) -> list[psutil.Process]:
         mark = f"{self._janitor.folder}/{name}"
-        return [p for p in psutil.process_iter() if p.name() == program and _in(p, mark)]
+        return [process for process in psutil.process_iter() if _is(process, program, mark)]
 
 
 def with_token(token: str | None, more: Mapping[str, str] = {}) -> dict[str, str]:
@@ -88,9 +91,9 @@ def with_token(token: str | None, more: Mapping[str, str] = {}) -> dict[str, str
     return {**env, "OMP_NUM_THREADS": "1", **more}
 
 
-def _in(process: psutil.Process, mark: str) -> bool:
+def _is(process: psutil.Process, program: str, mark: str) -> bool:
     try:
-        alive = process.status() != psutil.STATUS_ZOMBIE
+        alive = process.name() == program and process.status() != psutil.STATUS_ZOMBIE
         return alive and process.environ().get(NODE) == mark
     except psutil.Error:  # gone meanwhile, or somebody else's
         return False

@@ -20,9 +20,9 @@ LIMIT_S = 120.0
 TOO_LARGE = "  - {source: 0.resid_mid, target: 0.mlp_out, group_sizes: [8, 8, 4294967280]}"
 VAST = {"free_bytes": 2**50}
 OUT_OF_MEMORY = (
-    rf"trainer-0\[L00-L00\]: out of memory on \S+ \(asked for {2**32 * 32 * 4 / 1e9:.1f} GB "
-    r"more\); lower model.forward_contexts, train.block_batches or train.batch_tokens, "
-    r".*resources.cells.*\n"
+    rf"trainer-0\[L00\]: out of memory on \S+ \(asked for {2**32 * 32 * 4 / 1e9:.1f} GB more\); "
+    r"lower model.forward_contexts, train.block_batches or train.batch_tokens, .*resources.cells.*"
+    "\n"
 )
 _started: list[subprocess.Popen] = []
 

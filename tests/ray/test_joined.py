@@ -99,6 +99,7 @@ def test_prometheus_finds_every_gauge_of_every_cell(three_cells):
     assert prefixes == {(id, prefix) for id in ids for prefix in "123"}
 
 
+@pytest.mark.chaos
 def test_trainers_killed_at_five_random_moments_leave_no_trace(cluster, longer, tmp_path):
     """Two while they load, two between any two steps, one inside a checkpoint write."""
     run, seed = tmp_path / "small", random.randrange(10**6)
@@ -132,6 +133,7 @@ def test_trainers_killed_at_five_random_moments_leave_no_trace(cluster, longer, 
     assert finals(run) == finals(longer[1]), f"seed {seed}"
 
 
+@pytest.mark.chaos
 def test_interrupted_on_two_cells_it_goes_on_with_three_one_or_none(cluster, longer, tmp_path):
     seed = random.randrange(10**6)
     rng = random.Random(seed)
