@@ -30,7 +30,7 @@ def place(manifest: Manifest, inventory: Inventory, transcoders: int) -> Placeme
     asked = max(1, len(gpus)) if resources.cells == "auto" else resources.cells
     cells = min(asked, transcoders)
     if gpus and cells > len(gpus):
-        has = f"this machine has {len(gpus)}"
+        has = f"there are {len(gpus)}"
         text = f"{cells} cells need a GPU each, and {has}; use auto, or device: cpu"
         _refuse(manifest, "cells", text)
     threads = inventory.cores if resources.threads == "auto" else resources.threads
@@ -65,7 +65,7 @@ def _gpus(manifest: Manifest, inventory: Inventory) -> range:
     _, named, index = wanted.partition(":")
     first = int(index or 0)
     if gpus is not None and first >= len(gpus):
-        text = f'"{wanted}" is not here: this machine has {len(gpus)} GPUs; use auto'
+        text = f'"{wanted}" is not here: there are {len(gpus)} GPUs; use auto'
         _refuse(manifest, "device", text)
     if named:
         return range(first, first + 1)

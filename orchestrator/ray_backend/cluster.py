@@ -62,7 +62,8 @@ class Cluster:
             janitor = Janitor()
         except OSError as error:
             raise Stopped(f"no folder can be made for Ray: {error}") from None
-        with _environment({VARIABLE: str(janitor.folder), **_visible_gpus(jobs)}), _own_sigterm():
+        around = {VARIABLE: str(janitor.folder), **_niceness(), **_visible_gpus(jobs)}
+        with _environment(around), _own_sigterm():
             try:
                 context: Any = ray.init(
                     address="local",
@@ -149,6 +150,12 @@ def gpus(job: CellJob) -> int:
 def cpus(job: CellJob) -> int:
     """A cell on a GPU keeps one core busy."""
     return 1 if gpus(job) else job.threads
+
+
+def _niceness() -> dict[str, str]:
+    """Ray would give trainers the lowest priority but four: every other process would go first."""
+    name = "RAY_worker_niceness"
+    return {} if name in os.environ else {name: "0"}
 
 
 def _visible_gpus(jobs: Sequence[CellJob]) -> dict[str, str]:
