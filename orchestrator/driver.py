@@ -70,10 +70,10 @@ def _train_and_report(
         for line in costs:
             log.info("%s", line)
         code = _exit_code(show_end(console, run.folder, run.ids, costs))
-    except Interrupted:
+    except Interrupted as end:
         code = interrupt.exit_code
-        log.info("interrupted by %s", signal.Signals(interrupt.signal_number).name)
-        console.print("interrupted: everything is saved; the same command continues the run")
+        log.info("interrupted by %s: %s", signal.Signals(interrupt.signal_number).name, end)
+        console.print(f"interrupted: {end}; the same command continues the run", soft_wrap=True)
     except (Stopped, LockLost, ReadingStopped) as error:
         log.error("%s", error)
         console.print(f"stopped: {error}; the same command continues the run", soft_wrap=True)
@@ -127,21 +127,23 @@ def _train(
     except LockLost:  # without a checkpoint: the folder is another's now
         raise
     except Interrupted:
-        _save(backend, audience)
-        raise
+        raise Interrupted(_save(backend, audience)) from None
     except Exception:
         with suppress(Exception):  # the first error is the one to tell
             _save(backend, audience)
         raise
 
 
-def _save(backend: Backend, audience: Audience) -> None:
-    """Have every cell that still can write a checkpoint. Raises what went wrong with any."""
+def _save(backend: Backend, audience: Audience) -> list[str]:
+    """Have every cell write a checkpoint: those that died instead. Raises what went wrong."""
+    died: list[str] = []
     for event in backend.stop():
         if isinstance(event, CellLost):
-            audience.warn(f"{event.cell} died: {event.why}; its last checkpoint is what is left")
+            audience.warn(f"{event.cell} died: {event.why}")
+            died.append(event.cell)
         else:
             audience.hear(event)
+    return died
 
 
 def _replace(lost: CellLost, policy: FailurePolicy, backend: Backend, audience: Audience) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -12,7 +12,16 @@ SAVING = b"saving; press Ctrl-C again to end at once\n"
 
 
 class Interrupted(Exception):
-    """A signal asked for the end, and everything has been saved."""
+    """A signal asked for the end. unsaved: cells that had died before they could save."""
+
+    def __init__(self, unsaved: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.unsaved = unsaved
+
+    def __str__(self) -> str:
+        if self.unsaved:
+            return f"{', '.join(self.unsaved)} had died, and goes on from the last checkpoint"
+        return "everything is saved"
 
 
 class Interrupt:

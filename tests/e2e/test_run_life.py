@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -101,6 +103,21 @@ def test_a_source_that_breaks_off_stops_the_run_and_the_same_command_goes_on(
     assert "the same command continues the run" in printed
     code, printed = run_here(manifest, tmp_path, "data.path=some/dataset")
     assert code == 0, printed
+
+
+def test_a_run_goes_on_when_its_reader_has_gone(model, tmp_path):
+    """`run … | head -1`, or a terminal multiplexer that was killed."""
+    manifest = small(tmp_path, model)
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run"]
+    with subprocess.Popen(
+        [*command, str(manifest), "--root", str(tmp_path), "--backend", "local"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as run:
+        assert b"1 of 1 transcoders to train" in run.stdout.readline()
+        run.stdout.close()
+        assert run.wait(60) == 0 and run.stderr.read() == b""
+    assert len(load_suite(tmp_path / "small")) == 1
 
 
 def test_tokens_outlive_a_manifest_under_which_nothing_was_trained(model, tmp_path):

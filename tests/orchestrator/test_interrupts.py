@@ -11,7 +11,7 @@ import pytest
 from orchestrator.interrupts import Interrupted, interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_noted_and_answered(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -22,6 +22,22 @@ def test_the_first_signal_is_noted_and_answered(
             interrupt.check()
     assert interrupt.exit_code == 128 + number
     assert capfd.readouterr().err == "saving; press Ctrl-C again to end at once\n"
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            interrupt.check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+
+
+def test_an_end_says_whose_last_steps_are_lost() -> None:
+    assert str(Interrupted()) == "everything is saved"
+    assert str(Interrupted(["trainer-1"])).startswith("trainer-1 had died, and goes on from")
 
 
 def _signal_twice() -> None:
