@@ -33,6 +33,7 @@ from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.schedule import Schedule
 from mtc_core.tokens.token_store import TokenStore
 from mtc_core.workspace import Workspace
+from orchestrator.cells.kept_memory import keep_freed_memory
 from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.cells.rehearsal import rehearse
 from orchestrator.cells.status import CellStatus, Phase
@@ -98,6 +99,7 @@ class Cell:
         Raises ModelError, SiteError and the like for what the model cannot give, and ConfigError on
         a machine that lacks the run's files."""
         torch.set_num_threads(self.job.threads)
+        keep_freed_memory()
         with self._timed("load"), memory_errors(self.job.name, self.job.device):
             self._see_files()
             for run in self.runs:

@@ -33,6 +33,7 @@ from ray._private import worker as _ray_worker  # noqa: E402
 
 from orchestrator.ray_backend.explain import not_started, one_line  # noqa: E402
 from orchestrator.ray_backend.head import find_head, has_open_door  # noqa: E402
+from orchestrator.ray_backend.helpers import give_way  # noqa: E402
 
 log = logging.getLogger("mtc")
 
@@ -83,6 +84,7 @@ class Cluster:
             except BaseException:
                 janitor.sweep(keep=False)
                 raise
+        give_way()
         with suppress(OSError):  # Ray writes it for anyone to read
             _TOKEN.chmod(0o600)
         lines = []

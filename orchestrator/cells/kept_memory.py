@@ -1,0 +1,24 @@
+"""glibc keeps the memory of freed tensors for the next step, instead of handing it back.
+
+A freed tensor at the end of the heap goes back to the kernel, and the next one faults in its pages
+anew, zeroed: 7,000 to 40,000 faults a second in a trainer under Ray, up to 8 % of its time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST = 32 * 2**20  # what glibc takes on 64 bits; larger tensors are mapped and unmapped singly
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """For this process, unless its user has tuned malloc; nothing where malloc is not glibc's."""
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_TRIM_THRESHOLD, _NEVER)
