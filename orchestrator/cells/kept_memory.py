@@ -1,7 +1,7 @@
 """glibc keeps the memory of freed tensors for the next step, instead of handing it back.
 
 A freed tensor at the end of the heap goes back to the kernel, and the next one faults in its pages
-anew, zeroed: 7,000 to 40,000 faults a second in a trainer under Ray, up to 8 % of its time.
+anew, zeroed: 3,000 to 60,000 times a second in a trainer under Ray (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
