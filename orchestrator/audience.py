@@ -20,7 +20,7 @@ from orchestrator.prepare import OpenRun, Request
 from orchestrator.registry.index import register
 from orchestrator.registry.invocations import begin
 from orchestrator.run_folder.log import PhaseLog
-from orchestrator.run_folder.status_file import StatusFile
+from orchestrator.status_file import StatusFile
 from orchestrator.suite import Suite
 from orchestrator.summary import Ended, cost_lines, memory_line, read_ended
 from orchestrator.tracking import make_tracker

@@ -15,7 +15,7 @@ from rich.table import Table
 from mtc_core.errors import ConfigError, MtcError
 from orchestrator.registry.index import open_index
 from orchestrator.run_folder.folder import RunFolder
-from orchestrator.run_folder.status_file import read_status
+from orchestrator.status_file import read_status
 from orchestrator.summary import Ended, read_ended
 
 CURVE_LINES = 20

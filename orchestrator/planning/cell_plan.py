@@ -162,7 +162,7 @@ def _memory(
         Part("block of activations", costs.block_bytes(widths, train), "train.block_batches"),
         Part("transcoders with Adam and gradients", states, "group_sizes"),
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
-        Part(RUNTIME, costs.RUNTIME_BYTES, ""),
+        Part(RUNTIME, costs.RUNTIME_BYTES + costs.KEPT_BYTES, ""),
     )
 
 

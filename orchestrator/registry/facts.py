@@ -19,7 +19,7 @@ from orchestrator.registry.small_files import Damaged, Notes, number, read_objec
 from orchestrator.registry.transcoder_facts import read_transcoder
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
-from orchestrator.run_folder.status_file import NAME as STATUS
+from orchestrator.status_file import NAME as STATUS
 
 
 def read_facts(run: Path) -> Facts:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.registry.invocations import FOLDER as INVOCATIONS
 from orchestrator.run_folder.folder import RunFolder
-from orchestrator.run_folder.status_file import NAME as STATUS
+from orchestrator.status_file import NAME as STATUS
 
 CHANGING = "changing"  # a signature that no folder has
 TICK_S = 0.012  # files are dated by a clock that ticks up to each 10 ms

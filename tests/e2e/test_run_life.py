@@ -20,7 +20,7 @@ from orchestrator.cli import cli
 from orchestrator.planning.inventory import Inventory
 from orchestrator.run_folder.lock import NAME as LOCK
 from orchestrator.run_folder.lock import run_lock
-from orchestrator.run_folder.status_file import NAME as STATUS
+from orchestrator.status_file import NAME as STATUS
 from tests.e2e.runs import SignalAfter, finals, run_here, run_in_child, write_manifest
 
 ONE_PAIR = "  - {layers: 0, source: resid_mid, target: mlp_out}"

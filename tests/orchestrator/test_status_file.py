@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cells.status import CellStatus
-from orchestrator.run_folder.status_file import NAME, StatusFile, read_status
+from orchestrator.status_file import NAME, StatusFile, read_status
 from orchestrator.suite import Suite
 
 SUITE = Suite(40, [CellStatus("trainer-0", "training", 3, 256)])
