@@ -98,6 +98,8 @@ def freeze_inside(writing: Callable[[], list[Path]]) -> tuple[int, Path]:
 
     def frozen() -> tuple[int, Path] | None:
         for path in writing():
+            if path.name.endswith(".old.tmp"):  # it is being removed
+                continue
             pid = int(path.name.split(".")[-2])
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
