@@ -31,11 +31,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reference(model, tmp_path_factory):
-    """An uninterrupted run of four transcoders: manifest, run folder, what it printed."""
-    from tests.e2e.runs import run_here, write_manifest
+    """Of four transcoders."""
+    from tests.e2e.runs import uninterrupted
 
-    folder = tmp_path_factory.mktemp("reference")
-    manifest = write_manifest(folder, model)
-    code, printed = run_here(manifest, folder)
-    assert code == 0, printed
-    return manifest, folder / "small", printed
+    return uninterrupted(tmp_path_factory.mktemp("reference"), model)

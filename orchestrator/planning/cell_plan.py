@@ -141,7 +141,10 @@ def _cell(
         blocks_run=blocks,
         forward_flops_per_token=costs.forward_flops(shape, blocks, manifest.data.context_tokens),
         train_flops_per_token=sum(t.cost.flops_per_token for t in transcoders),
-        memory=_memory([_width(site, shape) for site in sites], transcoders, manifest, shape),
+        memory=(
+            *_memory([_width(site, shape) for site in sites], transcoders, manifest, shape),
+            *([Part("freed tensors that are kept", costs.KEPT_BYTES, "")] * (device == "cpu")),
+        ),
     )
 
 
@@ -162,7 +165,7 @@ def _memory(
         Part("block of activations", costs.block_bytes(widths, train), "train.block_batches"),
         Part("transcoders with Adam and gradients", states, "group_sizes"),
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
-        Part(RUNTIME, costs.RUNTIME_BYTES + costs.KEPT_BYTES, ""),
+        Part(RUNTIME, costs.RUNTIME_BYTES, ""),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.nodes import LIMITED, Nodes
 from tests.cluster.runs import end_all
 from tests.cluster.somebody import Somebody
-from tests.e2e.runs import run_here, write_manifest
+from tests.e2e.runs import uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +47,5 @@ def somebody(nodes, token):
 
 @pytest.fixture(scope="session")
 def longer(model, tmp_path_factory):
-    """An uninterrupted run of 400 steps in this process: manifest, run folder, what it printed."""
-    folder = tmp_path_factory.mktemp("longer")
-    manifest = write_manifest(folder, model, tokens=256 * 400)
-    code, printed = run_here(manifest, folder)
-    assert code == 0, printed
-    return manifest, folder / "small", printed
+    """Of 400 steps, without Ray."""
+    return uninterrupted(tmp_path_factory.mktemp("longer"), model, tokens=256 * 400)

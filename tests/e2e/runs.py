@@ -59,6 +59,14 @@ def run_here(
     return run(request, backend or LocalBackend(), console), out.getvalue()
 
 
+def uninterrupted(folder: Path, model: Path, **changes) -> tuple[Path, Path, str]:
+    """A run that nothing interrupts, to compare with: manifest, run folder, what it printed."""
+    manifest = write_manifest(folder, model, **changes)
+    code, printed = run_here(manifest, folder)
+    assert code == 0, printed
+    return manifest, folder / "small", printed
+
+
 def run_in_child(manifest: Path, root: Path, sabotage=None, *overrides: str) -> int:
     """Run in a process of its own: its exit code, or minus the signal that ended it.
 

@@ -182,7 +182,7 @@ def test_cells_on_a_cpu_share_its_memory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r": lower train\.block_batches or resources\.cells$"):
         preflight(three, enough_for_one, tmp_path)
     small = plan_of(tmp_path, with_cells(3) | {4: "train: {tokens: 1M, batch_tokens: 512}"})
-    with pytest.raises(ConfigError, match=r"3 copies .*: lower resources\.cells$"):
+    with pytest.raises(ConfigError, match=r"model weights, 3 copies .*: lower resources\.cells$"):
         preflight(small, Inventory(4, 10**9, 10**12), tmp_path)
     preflight(three, Inventory(4, three.memory_bytes, 10**12), tmp_path)
 

@@ -1,18 +1,25 @@
-"""Tensors that come and go take the pages of those before them."""
+"""In a process in which a cell trains, tensors that come and go take the pages of those before."""
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-STEPS = """
-import platform, resource, sys
-import torch
-from orchestrator.cells.kept_memory import keep_freed_memory
+from tests.e2e.runs import write_manifest
 
-if platform.libc_ver()[0] != "glibc":
-    sys.exit("not glibc")
-keep_freed_memory()
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+ROOT = Path(__file__).parents[2]
+STEPS = """
+import resource, sys
+from pathlib import Path
+import torch
+from tests.e2e.runs import run_here
+
+manifest = Path(sys.argv[1])
+code, printed = run_here(manifest, manifest.parent)
+assert code == 0, printed
 
 def step():
     kept = [torch.ones(10 * 2**20 // 4) for _ in range(8)]  # 10 MiB each
@@ -26,20 +33,19 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
 """
 
 
-def faults_per_step(environment):
-    command = [sys.executable, "-c", STEPS]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if "not glibc" in ended.stderr:
-        pytest.skip("only glibc is told")
+def faults_per_step(model, folder, **environment):
+    command = [sys.executable, "-c", STEPS, write_manifest(folder, model, tokens=256 * 4)]
+    env = {"HF_HUB_OFFLINE": "1", **environment}
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return float(ended.stdout)
 
 
-def test_a_step_faults_no_page_in_twice():
+def test_a_step_faults_no_page_in_twice(model, tmp_path):
     """15,000 of its 20,480 pages without our asking."""
-    assert faults_per_step({}) < 100
+    assert faults_per_step(model, tmp_path) < 100
 
 
-def test_a_user_who_tunes_malloc_is_left_alone():
+def test_a_user_who_tunes_malloc_is_left_alone(model, tmp_path):
     """With a threshold of the user's, every one of these tensors is mapped anew."""
-    assert faults_per_step({"MALLOC_MMAP_THRESHOLD_": "1000000"}) > 20_000
+    assert faults_per_step(model, tmp_path, MALLOC_MMAP_THRESHOLD_="1000000") > 20_000

@@ -38,13 +38,15 @@ def adopting() -> Iterator[None]:
 class Command:
     """`mtc-orchestrate run` on a Ray of its own, in its own process group, as in a terminal."""
 
-    def __init__(self, manifest: Path, root: Path, *overrides: str) -> None:
+    def __init__(
+        self, manifest: Path, root: Path, *overrides: str, dashboard: bool = False
+    ) -> None:
         self.run = root / "small"
         self._before = {process.pid for process in _below_us()}
         self._shared = set(os.listdir(_SHARED))
         self._output = root / "output.txt"
         program = Path(sys.executable).parent / "mtc-orchestrate"
-        options = [f"--root={root}", "--backend=ray", "--no-dashboard"]
+        options = [f"--root={root}", "--backend=ray", *["--no-dashboard"] * (not dashboard)]
         with open(self._output, "wb") as output:
             self._process = subprocess.Popen(
                 [program, "run", manifest, *options, *(f"--set={words}" for words in overrides)],
@@ -123,9 +125,11 @@ def _below_us() -> list[psutil.Process]:
 
 
 @contextmanager
-def running(manifest: Path, root: Path, *overrides: str) -> Iterator[Command]:
+def running(
+    manifest: Path, root: Path, *overrides: str, dashboard: bool = False
+) -> Iterator[Command]:
     """Start it; whatever is left of it and its Ray's folder, if the test leaves any, go."""
-    command, folder = Command(manifest, root, *overrides), None
+    command, folder = Command(manifest, root, *overrides, dashboard=dashboard), None
     try:
         folder = command.ray_folder()
         yield command

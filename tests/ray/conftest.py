@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.runs import run_here, write_manifest
+from tests.e2e.runs import uninterrupted
 from tests.ray.joined import ray_cluster
 
 
@@ -15,9 +15,5 @@ def cluster():
 
 @pytest.fixture(scope="session")
 def longer(model, tmp_path_factory):
-    """An uninterrupted run of 160 steps in this process: manifest, run folder, what it printed."""
-    folder = tmp_path_factory.mktemp("longer")
-    manifest = write_manifest(folder, model, tokens=256 * 160)
-    code, printed = run_here(manifest, folder)
-    assert code == 0, printed
-    return manifest, folder / "small", printed
+    """Of 160 steps, without Ray."""
+    return uninterrupted(tmp_path_factory.mktemp("longer"), model, tokens=256 * 160)

@@ -128,7 +128,7 @@ STAGES = (
     ("orchestrator.manifest",),
     ("orchestrator.planning",),
     ("orchestrator.cells",),
-    ("orchestrator.backend", "orchestrator.failures"),
+    ("orchestrator.backend", "orchestrator.failures", "orchestrator.suite"),
     ("orchestrator.audience", "orchestrator.tracking", "orchestrator.ray_backend"),
     ("orchestrator.driver",),
     ("orchestrator.cli",),
