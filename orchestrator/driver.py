@@ -21,6 +21,7 @@ from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.manifest import load_manifest
 from orchestrator.prepare import OpenRun, Request, cell_jobs, open_run, write_tokens
+from orchestrator.run_folder.disk_errors import out_of_space
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import LockLost, run_lock
 from orchestrator.run_folder.log import log_start, log_to
@@ -83,8 +84,11 @@ def _train_and_report(
         raise
     except Exception as error:
         log.exception("stopped by an error")
-        console.print(f"stopped: {type(error).__name__}: {error}", soft_wrap=True)
-        console.print(f"traceback in {run.folder.log}; the same command continues the run")
+        full = f"the disk of {run.folder.path} is full, free space there"
+        what = full if out_of_space(error) else f"{type(error).__name__}: {error}"
+        console.print(f"stopped: {what}", soft_wrap=True)
+        last = f"traceback in {run.folder.log}; the same command continues the run"
+        console.print(last, soft_wrap=True)
     finally:
         backend.close(clean=code != STOPPED)
         audience.leave(code)

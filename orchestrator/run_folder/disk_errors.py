@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,3 +20,13 @@ def disk_errors(path: Path, verb: Literal["read", "written"]) -> Iterator[None]:
         raise ConfigError(
             f"{path}: cannot be {verb} ({error.strerror or error}); choose another --root"
         ) from None
+
+
+def out_of_space(error: Exception) -> bool:
+    """Whether something could not be written because its disk, or the user's share, is full."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"(os error {number})" in str(error) for number in _FULL)  # safetensors' own
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)

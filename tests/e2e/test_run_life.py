@@ -21,6 +21,7 @@ from orchestrator.planning.inventory import Inventory
 from orchestrator.run_folder.lock import NAME as LOCK
 from orchestrator.run_folder.lock import run_lock
 from orchestrator.status_file import NAME as STATUS
+from tests.cluster.runs import hiding, run
 from tests.e2e.runs import SignalAfter, finals, run_here, run_in_child, write_manifest
 
 ONE_PAIR = "  - {layers: 0, source: resid_mid, target: mlp_out}"
@@ -118,6 +119,20 @@ def test_a_run_goes_on_when_its_reader_has_gone(model, tmp_path):
         run.stdout.close()
         assert run.wait(60) == 0 and run.stderr.read() == b""
     assert len(load_suite(tmp_path / "small")) == 1
+
+
+@pytest.mark.parametrize("size", ["200k", "400k", "1m"])
+def test_a_disk_that_fills_up_is_told_by_its_place(model, tmp_path, size):
+    """While tokens, checkpoints or metrics are written; the plan believed that there was room."""
+    manifest = small(tmp_path, model, tokens="10M")
+    (tmp_path / "runs").mkdir()
+    disk = hiding(tmp_path / "runs", f"mount -t tmpfs -o size={size}")
+    options = {"before": disk, "altered": {"free_bytes": 2**50}}
+    ended = run(manifest, tmp_path / "runs", "--backend", "local", **options)
+    assert ended.code == 3 and ended.clean, ended
+    place = tmp_path / "runs" / "small"
+    assert f"stopped: the disk of {place} is full, free space there\n" in ended.out, ended
+    assert "the same command continues the run" in ended.out
 
 
 def test_tokens_outlive_a_manifest_under_which_nothing_was_trained(model, tmp_path):
