@@ -47,7 +47,7 @@ class TranscoderSpec:
     def __post_init__(self) -> None:
         problems = list(spec_problems(self))
         if problems:
-            raise ConfigError("; ".join(problems))
+            raise ConfigError.of(problems)
 
     @property
     def d_sae(self) -> int:
@@ -103,39 +103,48 @@ class TranscoderSpec:
         )
 
 
-def spec_problems(spec: TranscoderSpec) -> Iterator[str]:
-    """Yield one sentence for everything in a spec that cannot be trained."""
+def spec_problems(spec: TranscoderSpec) -> Iterator[tuple[str, str]]:
+    """Yield (field, sentence) for everything in a spec that cannot be trained; the field is empty
+    where it lies in the pair of sites."""
     if spec.selection not in get_args(Selection):
-        yield f"selection must be one of {_listed(Selection)}, found {spec.selection!r}"
+        yield (
+            "selection",
+            f"selection must be one of {_listed(Selection)}, found {spec.selection!r}",
+        )
     if not spec.group_sizes or any(n < 1 for n in spec.group_sizes):
-        yield f"group_sizes must be positive sizes, found {list(spec.group_sizes)}"
+        yield "group_sizes", f"group_sizes must be positive sizes, found {list(spec.group_sizes)}"
         return
     if spec.k < 1:
-        yield f"k must be at least 1, found {spec.k}"
+        yield "k", f"k must be at least 1, found {spec.k}"
     elif spec.k > spec.d_sae:
-        yield f"k = {spec.k} is larger than d_sae = {spec.d_sae}; lower k or enlarge group_sizes"
+        text = f"k = {spec.k} is larger than d_sae = {spec.d_sae}; lower k or enlarge group_sizes"
+        yield "k", text
     if spec.source.tensor == spec.target.tensor:
-        yield (
-            f"source {spec.source} and target {spec.target} are the same tensor; "
-            "a transcoder maps one site to another"
+        text = (
+            f"source {spec.source} and target {spec.target} are the same tensor; a transcoder maps "
+            "one site to another"
         )
+        yield "", text
     if (weights := spec.prefix_weights) is not None:
         m = len(spec.group_sizes)
         if len(weights) != m + 1:
-            yield (
+            text = (
                 f"prefix_weights needs {m + 1} numbers (bias only, then one a prefix), "
                 f"found {len(weights)}"
             )
+            yield "prefix_weights", text
         elif min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-            yield f"prefix_weights must be at least 0 and sum to 1, found {list(weights)}"
+            text = f"prefix_weights must be at least 0 and sum to 1, found {list(weights)}"
+            yield "prefix_weights", text
         elif weights[-1] == 0:
-            yield "the last of prefix_weights is 0: nothing would train the last group"
+            text = "the last of prefix_weights is 0: nothing would train the last group"
+            yield "prefix_weights", text
     if spec.lr is not None and not (spec.lr > 0 and math.isfinite(spec.lr)):
-        yield f"lr must be a positive number, found {spec.lr}"
+        yield "lr", f"lr must be a positive number, found {spec.lr}"
     if not (spec.aux_weight >= 0 and math.isfinite(spec.aux_weight)):
-        yield f"aux_weight must be at least 0, found {spec.aux_weight}"
+        yield "aux_weight", f"aux_weight must be at least 0, found {spec.aux_weight}"
     if spec.k_aux is not None and spec.k_aux < 1:
-        yield f"k_aux must be at least 1, found {spec.k_aux}"
+        yield "k_aux", f"k_aux must be at least 1, found {spec.k_aux}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +168,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         problems = list(train_problems(self))
         if problems:
-            raise ConfigError("; ".join(problems))
+            raise ConfigError.of(problems)
 
     @property
     def steps(self) -> int:
@@ -188,19 +197,20 @@ class TrainConfig:
         return max(0.0, min(1.0, rise, fall))
 
 
-def train_problems(train: TrainConfig) -> Iterator[str]:
-    """Yield one sentence for every training setting that means nothing."""
+def train_problems(train: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Yield (field, sentence) for every training setting that means nothing."""
     for name in ("tokens", "batch_tokens", "block_batches", "log_every_steps"):
         if getattr(train, name) < 1:
-            yield f"{name} must be at least 1, found {getattr(train, name)}"
+            yield name, f"{name} must be at least 1, found {getattr(train, name)}"
     for name in ("warmup_steps", "dead_after_tokens"):
         if (value := getattr(train, name)) is not None and value < 0:
-            yield f"{name} must be at least 0, found {value}"
+            yield name, f"{name} must be at least 0, found {value}"
     for name, kind in (("extreme", Extreme), ("dtype", ComputeDtype)):
         if getattr(train, name) not in get_args(kind):
-            yield f"{name} must be one of {_listed(kind)}, found {getattr(train, name)!r}"
+            yield name, f"{name} must be one of {_listed(kind)}, found {getattr(train, name)!r}"
     if not 0 <= train.decay_fraction <= 1:
-        yield f"decay_fraction must be between 0 and 1, found {train.decay_fraction}"
+        text = f"decay_fraction must be between 0 and 1, found {train.decay_fraction}"
+        yield "decay_fraction", text
 
 
 def _listed(kind: Any) -> str:

@@ -13,6 +13,10 @@ A message says what was found, where, why it matters, and what to change. Our ow
 asserts. Every class takes one string, so that it survives pickling between processes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class MtcError(Exception):
     """Base of every error that a user can mend; its text is the whole message."""
@@ -23,7 +27,19 @@ class SiteError(MtcError):
 
 
 class ConfigError(MtcError):
-    """A transcoder or training setting that cannot be trained."""
+    """A transcoder or training setting that cannot be trained.
+
+    problems: the same field by field, (field, sentence), where single fields are at fault."""
+
+    problems: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, problems: Iterable[tuple[str, str]]) -> ConfigError:
+        """One error for several problems."""
+        listed = tuple(problems)
+        error = cls("; ".join(sentence for _, sentence in listed))
+        error.problems = listed
+        return error
 
 
 class DataError(MtcError):

@@ -45,9 +45,10 @@ def validate(manifest: str, overrides: tuple[str, ...]) -> None:
 @json_option
 def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what MANIFEST comes to: transcoders, FLOPs, memory, disk. Loads no weights."""
+    from mtc_core.tokens.text import text_bytes_here
     from orchestrator.manifest import load_manifest
     from orchestrator.model_shapes import find_shape
-    from orchestrator.planning.inventory import gpus_here, take_inventory, text_bytes_here
+    from orchestrator.planning.inventory import gpus_here, take_inventory
     from orchestrator.planning.plan import make_plan
     from orchestrator.planning.preflight import shortages
 

@@ -13,14 +13,14 @@ from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.schedule import Schedule, rows_to_store
-from mtc_core.tokens.text import dataset_commit, source_listing
+from mtc_core.tokens.text import dataset_commit, source_listing, text_bytes
 from mtc_core.tokens.token_store import STORE, read_json
 from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from orchestrator.cells.cell import CellJob
 from orchestrator.manifest import Manifest, expand
 from orchestrator.model_shapes import find_shape
-from orchestrator.planning.inventory import Inventory, take_inventory, text_bytes
+from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import preflight
 from orchestrator.run_folder.folder import Found, RunFolder, resolve

@@ -42,6 +42,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 131_072,
     },
     "qwen3": {"head_dim": 128},
+    **{
+        family: {"tie_word_embeddings": True}
+        for family in (
+            *("gpt_neo", "gpt_bigcode", "bloom", "opt", "falcon", "mpt", "starcoder2", "gemma"),
+            *("cohere", "cohere2", "smollm3"),
+        )
+    },
 }
 _UNGATED = {
     *("gpt2", "gpt_neox", "gptj", "gpt_neo", "gpt_bigcode", "bloom", "opt", "phi", "falcon"),

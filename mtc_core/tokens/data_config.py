@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from mtc_core.errors import ConfigError
 
+MAX_SHARE = 10  # the holdout is at most one part in this many
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -34,7 +36,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         problems = list(data_problems(self))
         if problems:
-            raise ConfigError("; ".join(problems))
+            raise ConfigError.of(problems)
 
     @property
     def window_contexts(self) -> int:
@@ -47,26 +49,30 @@ class DataConfig:
         return self.holdout_tokens // (2 * self.context_tokens)
 
 
-def data_problems(data: DataConfig) -> Iterator[str]:
-    """Yield one sentence for everything in the settings that no text could satisfy."""
+def data_problems(data: DataConfig) -> Iterator[tuple[str, str]]:
+    """Yield (field, sentence) for everything in the settings that no text could satisfy."""
     for name in ("path", "column", "split", "revision"):
         if not getattr(data, name).strip():
-            yield f"{name} must not be empty"
+            yield name, f"{name} must not be empty"
     if data.subset is not None and not data.subset.strip():
-        yield "subset must name a configuration of the dataset, or be left out"
-    if data.context_tokens < 2:
-        yield (
+        yield "subset", "subset must name a configuration of the dataset, or be left out"
+    context = data.context_tokens
+    if context < 2:
+        text = (
             f"context_tokens must be at least 2 (the first position is never trained), "
-            f"found {data.context_tokens}"
+            f"found {context}"
         )
+        yield "context_tokens", text
         return
-    if data.holdout_tokens < 2 * data.context_tokens:
-        yield (
+    if data.holdout_tokens < 2 * context:
+        text = (
             f"holdout_tokens = {data.holdout_tokens} is too small: each of its two halves needs "
-            f"one context of {data.context_tokens} tokens"
+            f"one context of {context} tokens; raise it to {2 * context} or more"
         )
-    if data.shuffle_tokens < data.context_tokens:
-        yield (
-            f"shuffle_tokens = {data.shuffle_tokens} is smaller than one context of "
-            f"{data.context_tokens} tokens"
+        yield "holdout_tokens", text
+    if data.shuffle_tokens < context:
+        text = (
+            f"shuffle_tokens = {data.shuffle_tokens} is smaller than one context of {context} "
+            f"tokens; raise it to {context} or more"
         )
+        yield "shuffle_tokens", text

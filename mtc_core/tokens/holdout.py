@@ -15,12 +15,13 @@ from typing import Literal
 
 import numpy as np
 
+from mtc_core.tokens.data_config import MAX_SHARE
+
 Half = Literal["calibration", "test"]
 # Contexts are dealt to them, not documents: halves of few documents differ in kind of text, and a
 # threshold set on one gave an L0 8 % off on the other (SmolLM2 on python-docs, 14 documents each).
 HALVES: tuple[Half, Half] = ("calibration", "test")
 CANDIDATE_HASHES = 2**64 // 5
-MAX_SHARE = 10  # the holdout is at most one part in this many
 
 
 def text_key(text: str) -> str:

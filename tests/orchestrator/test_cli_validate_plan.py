@@ -72,7 +72,7 @@ def test_mistakes_go_to_stderr_all_at_once_with_exit_2(tmp_path: Path) -> None:
         result = call(command, str(path))
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.splitlines() == [
-            f"{path}:2: model.name: is missing",
+            f"{path}:2: model.name: is missing; add it, such as name: gpt2",
             f'{path}:2: model.nam: unknown key; did you mean "name"?',
             f"{path}:4: train.tokens: must be a whole number such as 8192, 1e8 or 100M, "
             'found "many"',
@@ -81,7 +81,10 @@ def test_mistakes_go_to_stderr_all_at_once_with_exit_2(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_one_line_with_exit_2() -> None:
     result = call("validate", "no/such.yaml")
-    assert (result.exit_code, result.stderr) == (2, "no/such.yaml: there is no such file\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "no/such.yaml: there is no such file; `mtc-orchestrate init` writes one\n",
+    )
 
 
 def test_set_is_taken_by_both_commands() -> None:

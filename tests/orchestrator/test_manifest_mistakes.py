@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from orchestrator.cli import cli
 from orchestrator.manifest import load_manifest
 from orchestrator.messages import ManifestError
 from tests.orchestrator.manifests import manifest_text, write_manifest
@@ -27,24 +30,39 @@ TABLE = Path(__file__).with_name("manifest_mistakes.txt").read_text(encoding="ut
 MISTAKES = {name: (spoilt, message) for name, spoilt, message in read_mistakes(TABLE)}
 
 
+@pytest.mark.parametrize("command", [("validate",), ("plan",), ("run", "--backend", "local")])
 @pytest.mark.parametrize(("spoilt", "message"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_told_with_its_line_and_key(
-    spoilt: dict[int, str], message: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_is_told_with_its_line_and_key_and_nothing_is_written(
+    spoilt: dict[int, str],
+    message: list[str],
+    command: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_manifest(tmp_path, spoilt)
-    with pytest.raises(ManifestError) as error:
-        load_manifest("m.yaml")
-    assert str(error.value).split("\n") == message
+    (tmp_path / "short.txt").write_text("No holdout is left. " * 50)
+    ended = CliRunner().invoke(cli, [command[0], "m.yaml", *command[1:]])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines() == message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.yaml", "short.txt"]
 
 
+def test_there_are_many_mistakes_and_every_kind_of_problem_is_among_them() -> None:
+    assert len(MISTAKES) >= 60
+    told = "\n".join(line for _, message in MISTAKES.values() for line in message)
+    for key in ("model", "data", "train", "defaults", "transcoders[0]", "resources", "tracking"):
+        assert re.search(rf"{re.escape(key)}\.\w+: unknown key", told), key
+
+
+EMPTY = "m.yaml: is empty; `mtc-orchestrate init` writes a manifest to start from"
 BYTES = {
-    "an empty file": (b"", "m.yaml: is empty: a manifest needs name, model, data, …"),
-    "only comments": (b"# soon\n", "m.yaml: is empty: a manifest needs name, model, data, …"),
+    "an empty file": (b"", EMPTY),
+    "only comments": (b"# soon\n", EMPTY),
     "a list": (b"- name\n", "m.yaml:1: a manifest is a mapping of keys such as name: and model:"),
     "a word": (b"name\n", "m.yaml:1: a manifest is a mapping of keys such as name: and model:"),
     "latin-1": (b"name: t\nmodel: caf\xe9\n", "m.yaml:2: not UTF-8: byte 0xe9"),
-    "binary": (b"name: t\nmodel: \x00\n", "m.yaml:2: not text: a control character"),
+    "binary": (b"name: t\nmodel: \x00\n", "m.yaml:2: not text: a control character; remove it"),
     "a huge file": (b"#" * 4_000_001, "m.yaml: 4,000,001 bytes; a manifest has at most 4,000,000"),
 }
 
@@ -61,8 +79,11 @@ def test_a_file_that_is_no_manifest_is_told(
 
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"no\.yaml: there is no such file"):
+    with pytest.raises(ManifestError, match=r"no\.yaml: there is no such file; `.* init` writes"):
         load_manifest(tmp_path / "no.yaml")
+    write_manifest(tmp_path)
+    with pytest.raises(ManifestError, match=r'mm\.yaml: .* file; did you mean ".*/m\.yaml"\?'):
+        load_manifest(tmp_path / "mm.yaml")
     with pytest.raises(ManifestError, match=r"is a folder; give the \.yaml file of a manifest"):
         load_manifest(tmp_path)
 

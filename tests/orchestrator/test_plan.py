@@ -12,9 +12,10 @@ import pytest
 
 from mtc_core.errors import ConfigError
 from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.text import text_bytes_here
 from orchestrator.messages import ManifestError
 from orchestrator.planning import inventory as inventory_module
-from orchestrator.planning.inventory import Inventory, gpus_here, take_inventory, text_bytes_here
+from orchestrator.planning.inventory import Inventory, gpus_here, take_inventory
 from orchestrator.planning.preflight import bytes_under, human_bytes, preflight, shortages
 from tests.orchestrator.plans import BLOCK_FLOPS, ROOMY, TRAIN_FLOPS, plan_of, with_gpus
 
