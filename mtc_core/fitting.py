@@ -26,6 +26,7 @@ def fit(
     train: TrainConfig,
     *,
     calibration: tuple[Tensor, Tensor] | None = None,
+    start: MatryoshkaTranscoder | None = None,
     device: str = "cpu",
     on_step: Callable[[int, StepReport], None] | None = None,
 ) -> MatryoshkaTranscoder:
@@ -34,6 +35,7 @@ def fit(
     The rows should come shuffled; the first `train.block_rows` of them give the statistics.
     `calibration` rows set the inference threshold so that mean L0 is k; without them it is the
     moving average of the training batches' own thresholds (TopK: that of the last batch).
+    `start`: a transcoder of the same sites and sizes whose weights training starts from.
     `on_step(step, report)` is called after every step. Raises DataError if the rows end before
     `train.tokens`.
     """
@@ -41,7 +43,7 @@ def fit(
         raise ConfigError(f"tokens = {train.tokens} is below batch_tokens = {train.batch_tokens}")
     batches = rebatch(rows, train.batch_tokens)
     first = _first_batches(batches, train)
-    trainer = _begin(first, spec, train, device)
+    trainer = _begin(first, spec, train, start, device)
     if calibration is not None:
         _check_widths(calibration, trainer)
     for step, (x_BI, y_BO) in zip(range(train.steps), _chain(first, batches), strict=False):
@@ -94,10 +96,15 @@ def _first_batches(
 
 
 def _begin(
-    first: list[tuple[Tensor, Tensor]], spec: TranscoderSpec, train: TrainConfig, device: str
+    first: list[tuple[Tensor, Tensor]],
+    spec: TranscoderSpec,
+    train: TrainConfig,
+    start: MatryoshkaTranscoder | None,
+    device: str,
 ) -> TranscoderTrainer:
     x_NI, y_NO = (torch.cat(side).to(device) for side in zip(*first, strict=True))
-    return TranscoderTrainer(spec, train, measure_pair(x_NI, y_NO), device=device)
+    weights = start.state_dict() if start else None
+    return TranscoderTrainer(spec, train, measure_pair(x_NI, y_NO), device=device, start=weights)
 
 
 def _check_widths(calibration: tuple[Tensor, Tensor], trainer: TranscoderTrainer) -> None:

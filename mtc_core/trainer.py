@@ -20,9 +20,9 @@ from torch.profiler import record_function
 from mtc_core.aux_loss import add_aux_gradients
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.errors import CheckpointError, TrainingStopped
+from mtc_core.initial import initial_weights, saved_weights
 from mtc_core.objective import Batch, Objective, Weights, step_gradients
 from mtc_core.ridge import RidgeTotals
-from mtc_core.seeds import seed_of
 from mtc_core.selection import BatchTopK, Kept, Rescore, topk_lowest_index, topk_rows
 from mtc_core.sparse import row_dot
 from mtc_core.statistics import PairStatistics, Scaler
@@ -30,9 +30,6 @@ from mtc_core.workspace import Workspace
 
 REFRESH_DEAD_STEPS = 100
 THRESHOLD_DECAY = 0.99
-# Encoder rows start shorter than decoder rows: at unit length the first reconstructions are mostly
-# noise (FVU 1.8 to 4.2) that training must unlearn first (benchmarks/LOG.md, 2026-11-23).
-ENCODER_LENGTH = 0.2
 BOUND_LATENTS = 4  # an extreme row under `bound` uses at most this many times k latents
 
 
@@ -67,14 +64,20 @@ class TranscoderTrainer:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         workspace: Workspace | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """`workspace` may be shared by trainers that step in turn."""
+        """`workspace` may be shared by trainers that step in turn. `start`: tensors of a saved
+        transcoder (FORMAT.md) from which training starts, instead of random ones; raises
+        CheckpointError if they are of other sizes."""
         self.spec, self.train = spec, train
         self.workspace = workspace or Workspace()
         self.device = torch.device(device)
         self.statistics = statistics.to(self.device)
         d_in, d_out = statistics.mu_I.numel(), statistics.nu_O.numel()
-        self.weights = initial_weights(spec, d_in, d_out, self.device, dtype)
+        if start is None:
+            self.weights = initial_weights(spec, d_in, d_out, self.device, dtype)
+        else:
+            self.weights = saved_weights(start, spec, self.statistics, dtype)
         self.optimizer = torch.optim.Adam(
             list(self.weights.tensors().values()),
             lr=spec.learning_rate,
@@ -286,26 +289,3 @@ class TranscoderTrainer:
         self.select.cut, self.select.margin = state["filter"].tolist()
         self.silent_F.copy_(state["silent"])
         self.dead_D = state["dead"].to(self.device, copy=True)
-
-
-def initial_weights(
-    spec: TranscoderSpec, d_in: int, d_out: int, device: torch.device, dtype: torch.dtype
-) -> Weights:
-    """Random unit decoder rows; encoder rows point the same way where both sites are
-    residual-shaped, and are ENCODER_LENGTH long."""
-    W_dec = _unit_rows(spec, "W_dec", d_out)
-    same_space = d_in == d_out and spec.source.kind is not None and spec.target.kind is not None
-    W_enc = W_dec if same_space else _unit_rows(spec, "W_enc", d_in)
-    return Weights(
-        W_enc=(W_enc * ENCODER_LENGTH).to(device, dtype),
-        b_enc=torch.zeros(spec.d_sae, device=device, dtype=dtype),
-        W_dec=W_dec.to(device, dtype),
-        b_dec=torch.zeros(d_out, device=device, dtype=dtype),
-    )
-
-
-def _unit_rows(spec: TranscoderSpec, purpose: str, width: int) -> Tensor:
-    # Drawn on the CPU: a GPU's generator gives other bits.
-    generator = torch.Generator().manual_seed(seed_of(spec.seed, spec.id, purpose))
-    rows_FD = torch.randn(spec.d_sae, width, generator=generator)
-    return rows_FD / torch.linalg.vector_norm(rows_FD, dim=1, keepdim=True)

@@ -23,7 +23,9 @@ from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import preflight
+from orchestrator.run_folder.find import find_run
 from orchestrator.run_folder.folder import Found, RunFolder, resolve
+from orchestrator.run_folder.init_from import Start, find_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def open_run(
         preflight(plan, inventory, root)
     resolved, notes = found.resolved, list(_notes(found))
     if not found.resumed:
-        resolved["pins"] = _pins(manifest, shape)
+        resolved["pins"] = _pins(manifest, shape, root)
         if not _same_text(folder.recorded(), resolved) or _was_rewritten(folder.tokens, text):
             folder.forget_tokens()
         folder.begin(resolved, manifest.source_text)
@@ -158,6 +160,7 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
     manifest, resources = run.manifest, run.manifest.resources
     specs = {spec.id: spec for spec in expand(manifest, run.shape.n_layers)}
     train = manifest.train.config()
+    starts = {id: Start.from_dict(plain) for id, plain in run.pins.get("init_from", {}).items()}
     return [
         CellJob(
             name=cell.name,
@@ -184,6 +187,7 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
             threads=run.plan.threads,
             checkpoint_s=60 * resources.checkpoint_minutes,
             checkpoint_keep=resources.checkpoint_keep,
+            starts={id: starts[id] for id in cell.transcoders if id in starts},
             provenance={
                 "data": asdict(_data(run)),
                 "train": {**asdict(train), "seed": manifest.seed},
@@ -198,14 +202,16 @@ def _absolute(model: str) -> str:
     return str(Path(model).expanduser().absolute()) if is_local(model) else model
 
 
-def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
+def _pins(manifest: Manifest, shape: ModelShape, root: Path) -> dict[str, Any]:
     """What names stand for today: kept for the life of the run."""
     specs = expand(manifest, shape.n_layers)
+    starts = find_starts(find_run(manifest.init_from, root), specs) if manifest.init_from else {}
     sites = [site for spec in specs for site in (spec.source, spec.target)]
     return {
         "model": model_commit(manifest.model.name, manifest.model.revision),
         "dataset": dataset_commit(manifest.data.config()),
         "provider": resolve_provider(shape, sites, manifest.model.provider),
+        "init_from": {id: start.to_dict() for id, start in starts.items()},
     }
 
 

@@ -84,6 +84,12 @@ def is_hub(data: DataConfig) -> bool:
     )
 
 
+def is_elsewhere(data: DataConfig) -> bool:
+    """Whether data.path is a local path that this machine does not have."""
+    local = data.path != PYTHON_DOCS and not is_hub(data)
+    return local and not Path(data.path).expanduser().exists()
+
+
 def dataset_commit(data: DataConfig) -> str | None:
     """The commit of a dataset on the Hub, to pin it for the life of a run; None for local text."""
     if not is_hub(data):

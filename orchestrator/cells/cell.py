@@ -38,6 +38,7 @@ from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.cells.rehearsal import rehearse
 from orchestrator.cells.status import CellStatus, Phase
 from orchestrator.cells.transcoder_run import TranscoderRun
+from orchestrator.run_folder.init_from import Start
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 _END = object()
@@ -67,6 +68,7 @@ class CellJob:
     checkpoint_s: float
     checkpoint_keep: int
     provenance: dict[str, Any]  # goes into every config.json
+    starts: dict[str, Start]  # by id, the weights that a transcoder starts from, if not random
 
 
 class Cell:
@@ -86,6 +88,7 @@ class Cell:
                 job.device,
                 job.checkpoint_keep,
                 workspace,
+                job.starts.get(spec.id),
             )
             for spec in job.specs
         ]

@@ -18,6 +18,7 @@ from mtc_core.statistics import measure_pair
 from mtc_core.trainer import StepReport, TranscoderTrainer
 from mtc_core.workspace import Workspace
 from orchestrator.cells.status import TranscoderStatus
+from orchestrator.run_folder.init_from import Start
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 
@@ -32,9 +33,11 @@ class TranscoderRun:
         device: str,
         keep: int,
         workspace: Workspace,
+        start: Start | None = None,
     ) -> None:
+        """`start`: a saved transcoder whose weights this one starts from."""
         self.spec, self.train, self.folder, self.device = spec, train, folder, device
-        self.keep, self.workspace = keep, workspace
+        self.keep, self.workspace, self.start = keep, workspace, start
         self.trainer: TranscoderTrainer | None = None
         self.held_out: HeldOut | None = None
         self.reason = ""
@@ -102,20 +105,29 @@ class TranscoderRun:
             metrics_bytes = checkpoint.facts["metrics_bytes"]
             self._last = checkpoint.facts["last"]
             self._saved_step = self.step_index
+        elif self.start:
+            self.start.check()
+            self.messages.append(f"{self.spec.id} starts from {self.start.folder}")
         with open(self.folder.metrics, "ab") as file:  # lines of steps that will be run again
             file.truncate(min(metrics_bytes, file.tell()))
 
     def begin(self, block: Activations) -> None:
-        """Measure block 0 and start from initial weights, unless resumed."""
-        if self.trainer is None and self.live and not self.finished:
-            try:
-                statistics = measure_pair(*self._pair(block))
-            except TrainingStopped as error:
-                self.fail(str(error))
-                return
-            self.trainer = TranscoderTrainer(
-                self.spec, self.train, statistics, device=self.device, workspace=self.workspace
-            )
+        """Measure block 0 and start from random or given weights, unless resumed."""
+        if self.trainer is not None or not self.live or self.finished:
+            return
+        try:
+            statistics = measure_pair(*self._pair(block))
+        except TrainingStopped as error:
+            self.fail(str(error))
+            return
+        self.trainer = TranscoderTrainer(
+            self.spec,
+            self.train,
+            statistics,
+            device=self.device,
+            workspace=self.workspace,
+            start=self.start.read().state_dict() if self.start else None,
+        )
 
     def step(self, step: int, block: Activations, rows: slice) -> None:
         """Train on one step's rows, unless stopped or already past this step."""
@@ -175,7 +187,8 @@ class TranscoderRun:
         write_json_atomic(self.folder.evaluation, {"id": self.spec.id, **summary})
         transcoder = self.held_out.transcoder
         measured = {"l0_test": summary["ordinary"]["l0"], "fvu_test": summary["ordinary"]["fvu"]}
-        transcoder.provenance = {**provenance, **measured}
+        start = self.start.to_dict() if self.start else None
+        transcoder.provenance = {**provenance, "init_from": start, **measured}
         transcoder.save(self.folder.final)
 
     def status(self) -> TranscoderStatus:

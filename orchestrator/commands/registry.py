@@ -7,7 +7,7 @@ import json
 import click
 
 from orchestrator.commands.options import json_option, root_option
-from orchestrator.commands.runs import find_run
+from orchestrator.run_folder.find import find_run
 
 FAULTY = 1
 

@@ -7,21 +7,9 @@ from pathlib import Path
 
 import click
 
-from mtc_core.errors import ConfigError
 from orchestrator.commands.options import json_option, root_option
 from orchestrator.run_folder.disk_errors import disk_errors
-
-
-def find_run(run: str, root: str) -> Path:
-    """A run folder by its path, or by its name under the root. Raises ConfigError."""
-    for folder in (Path(run), Path(root) / run):
-        with disk_errors(folder, "read"):
-            if (folder / "resolved.json").is_file():
-                return folder
-    raise ConfigError(
-        f"{run}: no run folder here and no run of that name under {root}; "
-        f"`mtc-orchestrate list --root {root}` shows what is there"
-    )
+from orchestrator.run_folder.find import find_run
 
 
 @click.command()

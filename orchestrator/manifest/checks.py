@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mtc_core.errors import ConfigError, SiteError
+from mtc_core.errors import ConfigError, DataError, SiteError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.tokens.data_config import MAX_SHARE
-from mtc_core.tokens.text import text_bytes_here
+from mtc_core.tokens.text import is_elsewhere, source_listing, text_bytes
 from orchestrator.manifest.expand import Expansion, expand_entries, fallbacks
 from orchestrator.manifest.scalars import AUTO, count
 from orchestrator.manifest.schema import (
@@ -157,7 +157,13 @@ def _of_data(data: DataSection) -> Iterator[Mistake]:
     except ConfigError as error:
         yield from ((("data", field), sentence) for field, sentence in error.problems)
         return
-    available = text_bytes_here(config)
+    if is_elsewhere(config):
+        return
+    try:
+        available = text_bytes(source_listing(config))
+    except DataError as error:
+        yield ("data", "path"), str(error).removeprefix("data.path: ")
+        return
     needed = MAX_SHARE * 2 * config.context_tokens
     if available is not None and available < needed:
         text = (

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
 from orchestrator.manifest.schema import ENTRY, Entry, Manifest
 from orchestrator.manifest.text import Node, read_value, read_yaml, set_value
@@ -83,12 +84,15 @@ def _follows(path: KeyPath, text: str, void: Sequence[KeyPath]) -> bool:
 
 def unchecked(manifest: Manifest) -> list[str]:
     """What `load_manifest` could not check without the model, one line each."""
-    if known_shape(manifest):
-        return []
-    return [
-        *Draft.of(manifest).expansion(None).unchecked,
-        f"transcoders: whether {manifest.model.name} has these layers and sites",
-    ]
+    lines = []
+    if not known_shape(manifest):
+        lines += Draft.of(manifest).expansion(None).unchecked
+        lines.append(f"transcoders: whether {manifest.model.name} has these layers and sites")
+    if is_elsewhere(manifest.data.config()):
+        lines.append(f"data.path: {manifest.data.path} is not on this machine")
+    if manifest.init_from:
+        lines.append(f"init_from: whether {manifest.init_from} has finished such transcoders")
+    return lines
 
 
 def known_shape(manifest: Manifest) -> ModelShape | None:

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from orchestrator.manifest.scalars import Reader
-from orchestrator.manifest.schema import Entry, Manifest, Section, TranscoderFields
+from orchestrator.manifest.schema import Entry, Manifest, Section, TranscoderFields, may_change
+from orchestrator.messages import KeyPath
 
 START = "<!-- keys: made by orchestrator.manifest.reference -->"
 END = "<!-- end of keys -->"
@@ -24,17 +25,22 @@ END = "<!-- end of keys -->"
 def reference() -> str:
     """Markdown: one table for each section of a manifest."""
     top = {name: f for name, f in Manifest.model_fields.items() if f.description}
-    parts = ["### Top level", *_table(top)]
+    parts = ["### Top level", *_table(top, ())]
     for name, info in Manifest.model_fields.items():
         if not info.description and name not in ("defaults", "transcoders"):
             section = info.annotation
             assert isinstance(section, type) and issubclass(section, Section)
-            parts += [f"### `{name}`", _sentence(section), "", *_table(section.model_fields)]
+            parts += [
+                f"### `{name}`",
+                _sentence(section),
+                "",
+                *_table(section.model_fields, (name,)),
+            ]
     shared = TranscoderFields.model_fields
     own = {name: info for name, info in Entry.model_fields.items() if name not in shared}
-    parts += ["### `transcoders`", _sentence(Entry), "", *_table(own)]
+    parts += ["### `transcoders`", _sentence(Entry), "", *_table(own, ("transcoders",))]
     parts += ["### `defaults`, and every entry of `transcoders`", _sentence(TranscoderFields), ""]
-    parts += _table(shared)
+    parts += _table(shared, ("defaults",))
     return "\n".join(parts).strip() + "\n"
 
 
@@ -46,14 +52,16 @@ def spliced(document: str) -> str:
     return f"{before}{START}\n\n{reference()}\n{END}{after}"
 
 
-def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
-    yield "| key | accepts | default | unit | meaning |"
-    yield "|---|---|---|---|---|"
+def _table(fields: dict[str, FieldInfo], section: KeyPath) -> Iterator[str]:
+    yield "| key | accepts | default | unit | may change | meaning |"
+    yield "|---|---|---|---|---|---|"
     for name, info in fields.items():
         accepts = next(m.accepts for m in info.metadata if isinstance(m, Reader))
         extra = info.json_schema_extra
         assert isinstance(extra, dict)
-        cells = [f"`{name}`", accepts, _default(info), str(extra["unit"]), info.description or ""]
+        free = "yes" if may_change((*section, name)) else ""
+        unit, meaning = str(extra["unit"]), info.description or ""
+        cells = [f"`{name}`", accepts, _default(info), unit, free, meaning]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 

@@ -52,6 +52,12 @@ def key(meaning: str, default: Any = ..., unit: str = "", example: str = "") -> 
     return Field(default, description=meaning, json_schema_extra={"unit": unit, "example": example})
 
 
+def may_change(path: KeyPath) -> bool:
+    """Whether a key may differ between two invocations of one run: it decides no bit of the result.
+    All others are the identity of a run."""
+    return path[0] in ("resources", "tracking") and path != ("resources", "threads")
+
+
 def part(example: str, default: Any = ...) -> Any:
     """A section, with an example of what it may hold."""
     return Field(default, json_schema_extra={"example": example})
@@ -270,6 +276,11 @@ class Manifest(Section):
         "Name of the run and of its folder.", example="my-run"
     )
     seed: Annotated[int, count(0)] = key("Seed of the data order, and of transcoders without.", 0)
+    init_from: Annotated[str | None, optional(text())] = key(
+        "Finished run (its folder, or its name under `--root`) whose weights this one starts from; "
+        "it needs the same sites and `group_sizes`. If not given, random weights.",
+        None,
+    )
     model: ModelSection = part("{name: gpt2}")
     data: DataSection = part("{path: python-docs}")
     train: TrainSection = part("{tokens: 100M}")

@@ -30,7 +30,7 @@ from orchestrator.manifest import Manifest, expand
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
-_COMPARED = ("name", "seed", "model", "data", "train")
+_COMPARED = ("name", "seed", "init_from", "model", "data", "train")
 _WRITTEN = ("defaults", "transcoders")  # compared as the specs that they come to
 _ABSENT = object()
 
@@ -188,7 +188,8 @@ class RunFolder:
         return (
             f"{self.path} holds a run of another manifest:{lines}\n"
             "To continue it, restore these; to keep both, give this one another name "
-            "(name: in the manifest, or --set name=…)"
+            "(name: in the manifest, or --set name=…).\n"
+            f"With init_from: {self.path} the new one starts from the final weights of this one."
         )
 
 

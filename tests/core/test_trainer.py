@@ -7,8 +7,8 @@ import torch
 
 from mtc_core.config import TrainConfig
 from mtc_core.errors import TrainingStopped
+from mtc_core.initial import ENCODER_LENGTH, initial_weights
 from mtc_core.sites import Site
-from mtc_core.trainer import ENCODER_LENGTH, initial_weights
 from tests.core import small
 from tests.oracles import naive
 

@@ -62,3 +62,29 @@ def test_a_signal_saves_and_ends_and_running_again_continues(reference, model, t
     assert len(list((tmp_path / "small").glob("transcoders/*/checkpoints/step-*"))) == 4
     assert run_in_child(manifest, tmp_path) == 0
     assert finals(tmp_path / "small") == finals(uninterrupted)
+
+
+FREE = {
+    "resources.topology": ("fused", 'was "auto", now "fused"'),
+    "resources.device": ("auto", 'was "cpu", now "auto"'),
+    "resources.cells": ("3", 'was "auto", now 3'),
+    "resources.checkpoint_minutes": ("60", "was 0.001, now 60.0"),
+    "resources.checkpoint_keep": ("1", "was 2, now 1"),
+    "tracking.wandb": ("offline", 'was "off", now "offline"'),
+    "tracking.project": ("mine", 'was "mtc-orchestrator", now "mine"'),
+    "tracking.entity": ("me", 'was not given, now "me"'),
+}
+
+
+def test_all_that_may_change_between_two_invocations_is_logged_and_changes_no_bit(
+    reference, model, tmp_path
+):
+    _, uninterrupted, _ = reference
+    manifest = write_manifest(tmp_path, model)
+    assert run_in_child(manifest, tmp_path, SignalAfter(9, 0.01)) == -signal.SIGKILL
+    changed = [f"{key}={value}" for key, (value, _) in FREE.items()]
+    assert run_in_child(manifest, tmp_path, None, *changed) == 0
+    assert finals(tmp_path / "small") == finals(uninterrupted)
+    log = (tmp_path / "small" / "log.txt").read_text()
+    for key, (_, told) in FREE.items():
+        assert f"changed since the run began: {key}: {told}\n" in log

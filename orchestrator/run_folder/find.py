@@ -1,0 +1,20 @@
+"""A run by what a user calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtc_core.errors import ConfigError
+from orchestrator.run_folder.disk_errors import disk_errors
+
+
+def find_run(run: str, root: Path | str) -> Path:
+    """A run folder by its path, or by its name under the root. Raises ConfigError."""
+    for folder in (Path(run).expanduser(), Path(root) / run):
+        with disk_errors(folder, "read"):
+            if (folder / "resolved.json").is_file():
+                return folder
+    raise ConfigError(
+        f"{run}: no run folder here and no run of that name under {root}; "
+        f"`mtc-orchestrate list --root {root}` shows what is there"
+    )
