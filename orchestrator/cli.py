@@ -13,7 +13,13 @@ import click
 
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
-from orchestrator.commands.options import Commands, json_option, root_option, set_option
+from orchestrator.commands.options import (
+    Commands,
+    hardware_options,
+    json_option,
+    root_option,
+    set_option,
+)
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
@@ -42,34 +48,33 @@ def validate(manifest: str, overrides: tuple[str, ...]) -> None:
 @click.argument("manifest")
 @root_option
 @set_option
+@hardware_options
 @json_option
-def plan(manifest: str, root: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show what MANIFEST comes to: transcoders, FLOPs, memory, disk. Loads no weights."""
-    from mtc_core.tokens.text import text_bytes_here
-    from orchestrator.manifest import load_manifest
-    from orchestrator.model_shapes import find_shape
-    from orchestrator.planning.inventory import gpus_here, take_inventory
-    from orchestrator.planning.plan import make_plan
-    from orchestrator.planning.preflight import shortages
+def plan(
+    manifest: str,
+    root: str,
+    overrides: tuple[str, ...],
+    nodes: int | None,
+    gpus_per_node: int | None,
+    gpu_memory: int | None,
+    as_json: bool,
+) -> None:
+    """Show what MANIFEST comes to here, or on other hardware: transcoders, FLOPs, memory, disk.
+    Loads no weights."""
+    from orchestrator.commands.planning import Hardware, plan_manifest
 
-    loaded = load_manifest(manifest, overrides)
-    shape = find_shape(loaded.model.name, loaded.model.revision, online=True)
-    assert shape is not None
-    resources = loaded.resources
-    device = resources.device if gpus_here() else "cpu"  # else they are taken to be elsewhere
-    inventory = take_inventory(Path(root), device, resources.cells)
-    text_bytes = text_bytes_here(loaded.data.config())
-    planned = make_plan(loaded, shape, inventory, text_bytes=text_bytes)
-    lacking = shortages(planned, inventory, Path(root))
+    elsewhere = Hardware.of(nodes, gpus_per_node, gpu_memory)
+    planned = plan_manifest(manifest, overrides, Path(root), elsewhere)
     if as_json:
         import json
 
-        click.echo(json.dumps({**planned.to_dict(), "shortages": lacking}, indent=2))
+        click.echo(json.dumps(planned.to_dict(), indent=2))
         return
     from orchestrator.commands.plan_view import show_plan
     from orchestrator.commands.terminal import make_console
 
-    show_plan(make_console(), planned, inventory, lacking)
+    lacking = [*planned.shortages, *planned.remedies]
+    show_plan(make_console(), planned.plan, planned.inventory, lacking)
 
 
 @cli.command()

@@ -23,6 +23,7 @@ from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import preflight
+from orchestrator.planning.remedies import remedies
 from orchestrator.run_folder.find import find_run
 from orchestrator.run_folder.folder import Found, RunFolder, resolve
 from orchestrator.run_folder.init_from import Start, find_starts
@@ -72,8 +73,8 @@ def open_run(
     Raises MtcError; nothing is written before every check has passed. A run with nothing left to
     train needs neither its text nor memory."""
     shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
-    assert shape is not None
     here = take_inventory(root)
+    assert shape is not None and here.cores is not None
     found = folder.examine(manifest, resolve(manifest, shape.n_layers, here.cores))
     finished = found.resumed and not folder.unfinished(found.resolved["specs"])
     manifest = _with_threads(manifest, found.resolved["resources"]["threads"])
@@ -81,7 +82,8 @@ def open_run(
     text = [] if finished else source_listing(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes(text))
     if not finished:
-        preflight(plan, inventory, root)
+        cells = len(plan.cells)
+        preflight(plan, inventory, root, lambda: remedies(manifest, shape, inventory, cells))
     resolved, notes = found.resolved, list(_notes(found))
     if not found.resumed:
         resolved["pins"] = _pins(manifest, shape, root)
@@ -159,7 +161,8 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
     unfinished = set(run.unfinished)
     manifest, resources = run.manifest, run.manifest.resources
     specs = {spec.id: spec for spec in expand(manifest, run.shape.n_layers)}
-    train = manifest.train.config()
+    train, threads = manifest.train.config(), run.plan.threads
+    assert threads is not None, "a run knows its machine"
     starts = {id: Start.from_dict(plain) for id, plain in run.pins.get("init_from", {}).items()}
     return [
         CellJob(
@@ -184,7 +187,7 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
             witness=witness.absolute(),
             device=cell.device,
             memory_bytes=cell.memory_bytes,
-            threads=run.plan.threads,
+            threads=threads,
             checkpoint_s=60 * resources.checkpoint_minutes,
             checkpoint_keep=resources.checkpoint_keep,
             starts={id: starts[id] for id in cell.transcoders if id in starts},

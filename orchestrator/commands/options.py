@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -42,6 +43,21 @@ class Commands(click.Group):
             fail("this is a bug of mtc-orchestrate, not of your manifest; please report it", BUG)
 
 
+class Size(click.ParamType):
+    """Bytes, as people write them: `80GB`, `24 GiB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT])(i?)B?\s*", value, re.IGNORECASE)
+        if not match:
+            self.fail(f"{value!r} is no size such as 80GB or 24GiB", param, ctx)
+        power = "MGT".index(match[2].upper()) + 2
+        return round(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 Command = Callable[..., Any]
 
 
@@ -54,6 +70,28 @@ def set_option(command: Command) -> Command:
         metavar="KEY=VALUE",
         help="Replace a value of the manifest, such as train.tokens=1M.",
     )(command)
+
+
+def hardware_options(command: Command) -> Command:
+    """Hardware that is not here, for `plan`."""
+    count = click.IntRange(1, 100_000)
+    for option in (
+        click.option(
+            "--gpu-memory", type=Size(), metavar="SIZE", help="Free memory of each of these GPUs."
+        ),
+        click.option(
+            "--gpus-per-node", type=count, metavar="G", help="GPUs of each of these nodes."
+        ),
+        click.option(
+            "--nodes",
+            type=count,
+            metavar="N",
+            help="Plan for so many nodes instead of this machine; with any of these three options "
+            "the others are 1 node, 1 GPU, memory unknown.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def root_option(command: Command) -> Command:

@@ -9,8 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.cell_plan import CellPlan, Part
+from orchestrator.planning.cell_plan import CellPlan, Part, TranscoderPlan
 from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.preflight import human_bytes, memory_there
 
@@ -31,12 +32,13 @@ def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[Render
     yield Text(plan.name, style="bold") + Text(
         f": {len(plan.transcoders)} transcoders of {plan.model}", style="not bold"
     )
-    threads = f"{plan.threads} threads" + (" each" if len(plan.cells) > 1 else "")
-    yield Text(f"{plan.topology} on {plan.device}, {threads}: {plan.why}")
+    threads = f", {plan.threads} threads" if plan.threads else ""
+    each = " each" if threads and len(plan.cells) > 1 else ""
+    yield Text(f"{plan.topology} on {plan.device}{threads}{each}: {plan.why}")
     yield Text()
     yield _transcoder_table(plan) if wide else _transcoder_lines(plan)
     yield Text()
-    for line in _cell_lines(plan):
+    for line in _cell_lines(plan, inventory.node_gpus):
         yield Text(line)
     yield Text(_forward_line(plan))
     yield Text(_schedule_line(plan))
@@ -50,12 +52,12 @@ def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[Render
 def _transcoder_table(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("transcoder", overflow="fold")
-    for name in ("d_in", "d_out", "d_sae", "k", "memory", "MFLOP/token"):
+    for name in ("d_in", "d_out", "d_sae", "factor", "k", "memory", "MFLOP/token"):
         table.add_column(name, justify="right", no_wrap=True)
     for t in plan.transcoders:
-        sizes = [f"{n:,}" for n in (t.d_in, t.d_out, t.d_sae, t.k)]
+        sizes = [f"{n:,}" for n in (t.d_in, t.d_out, t.d_sae)]
         memory, flops = human_bytes(t.cost.state_bytes), _mega(t.cost.flops_per_token)
-        table.add_row(Text(t.id), *sizes, memory, flops)
+        table.add_row(Text(t.id), *sizes, _factor(t), f"{t.k:,}", memory, flops)
     return table
 
 
@@ -64,21 +66,22 @@ def _transcoder_lines(plan: Plan) -> Text:
     for t in plan.transcoders:
         lines.append(f"{t.id}\n")
         lines.append(
-            f"  {t.d_in:,} -> {t.d_out:,}, {t.d_sae:,} latents, k {t.k:,}, "
+            f"  {t.d_in:,} -> {t.d_out:,}, {t.d_sae:,} latents ({_factor(t)}), k {t.k:,}, "
             f"{human_bytes(t.cost.state_bytes)}, {_mega(t.cost.flops_per_token)} MFLOP/token\n"
         )
     lines.rstrip()
     return lines
 
 
-def _cell_lines(plan: Plan) -> Iterator[str]:
+def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
     if len(plan.cells) == 1:
         (cell,) = plan.cells
         yield f"{cell.name}: captures {len(cell.tensors)} tensors, the last at {cell.deepest}"
         return
     most = max(cell.flops_per_token for cell in plan.cells)
     for cell in plan.cells:
-        where = "" if cell.device == "cpu" else f" on {cell.device}"
+        on_gpu = cell.device != "cpu"
+        where = f" on {device_names((cell.device,), node_gpus)}" if on_gpu else ""
         yield (
             f"{cell.name}{where}: {_count(cell)}, {cell.blocks_run} of {plan.forward.n_layers} "
             f"blocks, {_mega(cell.flops_per_token)} MFLOP/token "
@@ -116,7 +119,8 @@ def _schedule_line(plan: Plan) -> str:
 
 def _memory_heading(plan: Plan, inventory: Inventory) -> Text:
     device, several = plan.memory_device, len(plan.cells) > 1
-    what = f"memory of the fullest, {device}" if several and device != "cpu" else "memory"
+    named = device_names((device,), inventory.node_gpus)
+    what = f"memory of the fullest, {named}" if several and device != "cpu" else "memory"
     return _heading(what, plan.memory_bytes, memory_there(device, inventory))
 
 
@@ -134,6 +138,11 @@ def _parts(parts: Sequence[Part]) -> Padding:
             human_bytes(part.bytes), f"{part.what} ({part.key})" if part.key else part.what
         )
     return Padding(table, (0, 0, 0, 2), expand=False)
+
+
+def _factor(transcoder: TranscoderPlan) -> str:
+    """Latents for each dimension of the source: `16x`, `31.25x`."""
+    return f"{round(transcoder.expansion, 2):g}x"
 
 
 def _mega(count: int) -> str:

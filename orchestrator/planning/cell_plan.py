@@ -16,6 +16,7 @@ from orchestrator.planning.costs import TranscoderCost
 from orchestrator.planning.split import split
 
 CELLS_KEY = "resources.cells"
+STATES = "transcoders with Adam and gradients"
 # Parts of a cell's memory that every cell has in full, whatever it trains.
 _COPIED = (MODEL, FORWARD, RUNTIME) = ("model weights", "forward pass", "Python and torch")
 
@@ -42,6 +43,11 @@ class TranscoderPlan:
     k: int
     cost: TranscoderCost
     forward_flops_per_token: int
+
+    @property
+    def expansion(self) -> float:
+        """Latents for each dimension of the source."""
+        return self.d_sae / self.d_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +98,18 @@ def plan_cells(
     devices: Sequence[str],
     manifest: Manifest,
     shape: ModelShape,
+    device_bytes: int | None = None,
 ) -> tuple[CellPlan, ...]:
     """One cell for each device. The transcoders, each of which belongs to the spec in its place,
-    are cut by depth so that the cell with the most FLOPs per token has as few as possible."""
-    pairs = sorted(
-        zip(specs, transcoders, strict=True),
-        key=lambda pair: (max(pair[0].source.depth, pair[0].target.depth), pair[0].source.depth),
-    )
+    are cut by depth so that the cell with the most FLOPs per token has as few as possible, as far
+    as none then needs more than `device_bytes`."""
+    pairs = sorted(zip(specs, transcoders, strict=True), key=lambda pair: depth_of(pair[0]))
     parts = split(
         [transcoder.cost.flops_per_token for _, transcoder in pairs],
         [transcoder.forward_flops_per_token for _, transcoder in pairs],
         len(devices),
+        [own_bytes(transcoder, manifest) for _, transcoder in pairs],
+        device_bytes and device_bytes - shared_bytes(transcoders, manifest, shape),
     )
     return tuple(
         _cell(index, device, pairs[part.start : part.stop], manifest, shape)
@@ -110,10 +117,29 @@ def plan_cells(
     )
 
 
+def depth_of(spec: TranscoderSpec) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Sorts transcoders by how far a forward has to run for them."""
+    return max(spec.source.depth, spec.target.depth), spec.source.depth
+
+
 def together(cells: Sequence[CellPlan], driver_bytes: int) -> tuple[Part, ...]:
     """The memory of cells that share one: added up, with what runs beside them."""
     parts = cells[0].memory if len(cells) == 1 else tuple(_summed(cells))
     return (*parts, Part("driver and Ray", driver_bytes, "")) if driver_bytes else parts
+
+
+def own_bytes(transcoder: TranscoderPlan, manifest: Manifest) -> int:
+    """What a transcoder adds to the memory of a cell: at most, since others may read its sites."""
+    widths = (transcoder.d_in, transcoder.d_out)
+    return transcoder.cost.state_bytes + costs.block_bytes(widths, manifest.train.config())
+
+
+def shared_bytes(
+    transcoders: Sequence[TranscoderPlan], manifest: Manifest, shape: ModelShape
+) -> int:
+    """What every cell needs, whatever it trains."""
+    parts = _memory([], transcoders, manifest, shape)
+    return sum(part.bytes for part in parts if part.what != STATES) + costs.KEPT_BYTES
 
 
 def distinct_sites(specs: Iterable[TranscoderSpec]) -> list[Site]:
@@ -163,7 +189,7 @@ def _memory(
         Part(MODEL, costs.model_bytes(shape, model.dtype), "model.dtype"),
         Part(FORWARD, forward, "model.forward_contexts"),
         Part("block of activations", costs.block_bytes(widths, train), "train.block_batches"),
-        Part("transcoders with Adam and gradients", states, "group_sizes"),
+        Part(STATES, states, "group_sizes"),
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
         Part(RUNTIME, costs.RUNTIME_BYTES, ""),
     )

@@ -45,14 +45,16 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """memory_bytes and disk_bytes are what is free now. gpus None: not looked for. driver_bytes:
-    what runs beside the cells and takes its part of the memory."""
+    """memory_bytes and disk_bytes are what is free now; None, as for cores: nobody knows. gpus
+    None: not looked for. driver_bytes: what runs beside the cells and takes its part of the memory.
+    node_gpus: GPUs of each of several equal nodes, where that is known."""
 
-    cores: int
-    memory_bytes: int
-    disk_bytes: int
+    cores: int | None
+    memory_bytes: int | None
+    disk_bytes: int | None
     gpus: tuple[Gpu, ...] | None = None
     driver_bytes: int = DRIVER_BYTES
+    node_gpus: int | None = None
 
 
 def take_inventory(
@@ -69,6 +71,18 @@ def take_inventory(
         disk_bytes=disk_bytes,
         gpus=None if device == "cpu" else _gpus(_usable(device, cells)),
     )
+
+
+def smallest_gpu(inventory: Inventory) -> int | None:
+    """Free bytes of the fullest GPU that somebody has looked at."""
+    return min((gpu.free_bytes for gpu in inventory.gpus or () if gpu.free_bytes), default=None)
+
+
+def gpus_elsewhere(nodes: int, node_gpus: int, gpu_bytes: int | None) -> Inventory:
+    """Hardware that is not here: equal nodes with equal GPUs, of which nothing else is known."""
+    gpu = Gpu("GPU", gpu_bytes or 0, gpu_bytes)
+    gpus = (gpu,) * (nodes * node_gpus)
+    return Inventory(None, None, None, gpus, node_gpus=node_gpus if nodes > 1 else None)
 
 
 def _cores() -> int:

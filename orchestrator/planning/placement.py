@@ -13,11 +13,12 @@ from orchestrator.planning.inventory import Inventory
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One device (`cpu`, or a GPU of its own) for each cell. `notes` say what asks for attention:
-    less than was asked for, devices that stay idle, more threads than cores."""
+    """One device (`cpu`, or a GPU of its own) for each cell; GPUs are numbered through all nodes.
+    threads None: as many as the machine has cores, which is not known. `notes` say what asks for
+    attention: less than was asked for, devices that stay idle, more threads than cores."""
 
     devices: tuple[str, ...]
-    threads: int
+    threads: int | None
     notes: tuple[str, ...]
 
 
@@ -39,17 +40,40 @@ def place(manifest: Manifest, inventory: Inventory, transcoders: int) -> Placeme
         notes.append(f"resources.cells: {cells} instead of {asked}, one for each transcoder")
     if inventory.gpus and (idle := gpus[cells:]):
         why = "every transcoder has one" if cells == transcoders else f"resources.cells is {cells}"
-        notes.append(f"idle: {device_names(_cuda(idle))} ({why})")
-    if not gpus:
+        notes.append(f"idle: {device_names(_cuda(idle), inventory.node_gpus)} ({why})")
+    if inventory.node_gpus:
+        notes.append("every node needs to see the run folder and the model under the same paths")
+    if not gpus and inventory.cores:
+        assert threads is not None
         notes += _crowding(cells, threads, inventory.cores)
     devices = _cuda(gpus[:cells]) or ("cpu",) * cells
     return Placement(devices, threads, tuple(notes))
 
 
-def device_names(devices: Sequence[str]) -> str:
-    """`cpu`, `cuda:2`, or `cuda:2-5` for several GPUs in a row."""
+def device_names(devices: Sequence[str], node_gpus: int | None = None) -> str:
+    """`cpu`, `cuda:2`, or `cuda:2-5` for several GPUs in a row. With so many GPUs on each node:
+    `nodes 0-2, node 3 cuda:0-1`."""
     first, last = devices[0], devices[-1]
-    return first if first == last else f"{first}-{last.removeprefix('cuda:')}"
+    if first == "cpu":
+        return first
+    begin, end = (int(device.removeprefix("cuda:")) for device in (first, last))
+    if node_gpus is None:
+        return _span("cuda:", begin, end)
+    head, tail = -(-begin // node_gpus), (end + 1) // node_gpus  # nodes head..tail-1 are whole
+    if head > tail:  # a part of one node
+        return f"node {tail} {_span('cuda:', begin % node_gpus, end % node_gpus)}"
+    parts = []
+    if begin % node_gpus:
+        parts.append(f"node {head - 1} {_span('cuda:', begin % node_gpus, node_gpus - 1)}")
+    if head < tail:
+        parts.append(_span("nodes " if tail - head > 1 else "node ", head, tail - 1))
+    if (end + 1) % node_gpus:
+        parts.append(f"node {tail} {_span('cuda:', 0, end % node_gpus)}")
+    return ", ".join(parts)
+
+
+def _span(name: str, first: int, last: int) -> str:
+    return f"{name}{first}" if first == last else f"{name}{first}-{last}"
 
 
 def _cuda(indices: Iterable[int]) -> tuple[str, ...]:

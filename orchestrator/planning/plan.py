@@ -23,7 +23,7 @@ from orchestrator.planning.cell_plan import (
     plan_transcoder,
     together,
 )
-from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.inventory import Inventory, smallest_gpu
 from orchestrator.planning.placement import device_names, place
 
 
@@ -72,7 +72,8 @@ class SchedulePlan:
 class Plan:
     """Everything that `run` will do, and what it takes.
 
-    device: where, in words: `cpu`, `cuda:0`, or `cuda:0-3` for a GPU per cell. memory: of all cells
+    device: where, in words: `cpu`, `cuda:0`, or `cuda:0-3` for a GPU per cell. threads None: as
+    many as the machine has cores, which nobody knows yet. memory: of all cells
     where they share the machine's; on GPUs that of the fullest. memory_device says which it is."""
 
     name: str
@@ -80,7 +81,7 @@ class Plan:
     topology: str
     why: str
     device: str
-    threads: int
+    threads: int | None
     transcoders: tuple[TranscoderPlan, ...]
     cells: tuple[CellPlan, ...]
     forward: ForwardPlan
@@ -103,6 +104,10 @@ class Plan:
         plain = asdict(self)
         plain["forward"]["share"] = self.forward.share
         plain["memory_bytes"], plain["disk_bytes"] = self.memory_bytes, self.disk_bytes
+        for transcoder, plain_transcoder in zip(
+            self.transcoders, plain["transcoders"], strict=True
+        ):
+            plain_transcoder["expansion"] = transcoder.expansion
         for cell, plain_cell in zip(self.cells, plain["cells"], strict=True):
             plain_cell["flops_per_token"] = cell.flops_per_token
             plain_cell["memory_bytes"] = cell.memory_bytes
@@ -124,7 +129,8 @@ def make_plan(
     specs = expand(manifest, shape.n_layers)
     placement = place(manifest, inventory, len(specs))
     transcoders = tuple(plan_transcoder(spec, manifest, shape) for spec in specs)
-    cells = plan_cells(specs, transcoders, placement.devices, manifest, shape)
+    room = smallest_gpu(inventory) if placement.devices[0] != "cpu" else None
+    cells = plan_cells(specs, transcoders, placement.devices, manifest, shape, room)
     on_cpu = cells[0].device == "cpu"
     fullest = max(cells, key=lambda cell: cell.memory_bytes)
     return Plan(
@@ -132,7 +138,7 @@ def make_plan(
         model=manifest.model.name,
         topology="fused",
         why=_why(cells),
-        device=device_names(placement.devices),
+        device=device_names(placement.devices, inventory.node_gpus),
         threads=placement.threads,
         transcoders=transcoders,
         cells=cells,
@@ -206,7 +212,4 @@ def _notes(
         if shape.width(site) is None:
             yield f"{site}: its width is known once the model is loaded; planned as {shape.d_model}"
     if inventory.gpus is None and manifest.resources.device != "cpu":
-        yield "GPUs were not looked for; `run` looks"
-    unused = manifest.train.tokens % manifest.train.batch_tokens
-    if unused:
-        yield f"train.tokens: the last {unused} are less than a step and are not trained"
+        yield "GPUs were not looked for (`run` looks); --gpu-memory plans for some elsewhere"

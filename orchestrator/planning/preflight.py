@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
 from orchestrator.planning.cell_plan import CELLS_KEY, Part
 from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 
+SHOWN = 3  # of many GPUs that all lack the same
 
-def preflight(plan: Plan, inventory: Inventory, root: Path) -> None:
-    """Raise ConfigError if memory, or the disk under `root`, is too small for the plan."""
+
+def preflight(
+    plan: Plan, inventory: Inventory, root: Path, remedies: Callable[[], Sequence[str]] = tuple
+) -> None:
+    """Raise ConfigError if memory, or the disk under `root`, is too small for the plan. remedies
+    are asked for only then."""
     if lacking := shortages(plan, inventory, root):
-        raise ConfigError("\n".join(lacking))
+        raise ConfigError("\n".join([*lacking, *remedies()]))
 
 
 def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
@@ -24,10 +30,14 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
     folder = root / plan.name
     lacking: list[str] = []
     for device, parts in _memories(plan):
-        lacking += _lack("memory", parts, memory_there(device, inventory), device)
-    # What an earlier invocation of this run wrote is needed no second time.
-    disk_bytes = inventory.disk_bytes + bytes_under(folder)
-    lacking += _lack("disk", plan.disk, disk_bytes, str(folder))
+        where = device_names((device,), inventory.node_gpus)
+        lacking += _lack("memory", parts, memory_there(device, inventory), where)
+    if len(lacking) > SHOWN:
+        lacking[SHOWN:] = [f"{len(lacking) - SHOWN} more GPUs lack memory, too"]
+    if inventory.disk_bytes is not None:
+        # What an earlier invocation of this run wrote is needed no second time.
+        disk_bytes = inventory.disk_bytes + bytes_under(folder)
+        lacking += _lack("disk", plan.disk, disk_bytes, str(folder))
     return lacking
 
 

@@ -44,12 +44,12 @@ def log_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def log_start(manifest: Path, overrides: Sequence[str], threads: int, device: str) -> None:
+def log_start(manifest: Path, overrides: Sequence[str], threads: int | None, device: str) -> None:
     """What one needs to know to tell one invocation from another."""
     versions = [f"{name} {_version(name)}" for name in VERSIONS]
     _log.info("start: %s", ", ".join([*versions, f"Python {platform.python_version()}"]))
     given = "".join(f" --set {override}" for override in overrides)
-    _log.info("manifest %s%s; %d threads, device %s", manifest.absolute(), given, threads, device)
+    _log.info("manifest %s%s; %s threads, device %s", manifest.absolute(), given, threads, device)
 
 
 def _version(name: str) -> str:

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from orchestrator.planning.split import split
+from orchestrator.planning.split import fewest_parts, split
 
 
 def flops_of(part: range, train: list[int], forward: list[int]) -> int:
@@ -52,3 +52,30 @@ def test_without_a_forward_the_parts_are_equal() -> None:
 def test_what_is_not_sorted_by_depth_is_our_mistake() -> None:
     with pytest.raises(AssertionError, match="not sorted by depth"):
         split([1, 1], [2, 1], 2)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_with_little_room_the_best_cut_that_keeps_it_is_taken(seed: int) -> None:
+    rng = random.Random(1000 + seed)
+    n = rng.randint(1, 9)
+    train = [rng.choice([1, 5, 20, 100]) for _ in range(n)]
+    forward = sorted(rng.randint(0, 300) for _ in range(n))
+    sizes = [rng.randint(1, 50) for _ in range(n)]
+    room = rng.randint(1, 120)
+
+    def largest(cut: list[range]) -> int:
+        return max(flops_of(part, train, forward) for part in cut)
+
+    def keeps_it(cut: list[range]) -> bool:
+        return all(sum(sizes[i] for i in part) <= room for part in cut)
+
+    fitting = {}
+    for parts in range(1, n + 1):
+        cut = split(train, forward, parts, sizes, room)
+        assert [i for part in cut for i in part] == list(range(n)) and all(cut)
+        fitting[parts] = [other for other in all_cuts(n, parts) if keeps_it(other)]
+        if fitting[parts]:
+            assert keeps_it(cut) and largest(cut) == min(map(largest, fitting[parts]))
+        else:
+            assert cut == split(train, forward, parts)
+    assert fewest_parts(sizes, room) == next((p for p in fitting if fitting[p]), None)
