@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.cell_plan import CellPlan, Part, TranscoderPlan
+from orchestrator.planning.cell_plan import Part, TranscoderPlan
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
@@ -30,7 +30,7 @@ def show_plan(console: Console, plan: Plan, inventory: Inventory, shortages: Seq
 
 def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[RenderableType]:
     yield Text(plan.name, style="bold") + Text(
-        f": {len(plan.transcoders)} transcoders of {plan.model}", style="not bold"
+        f": {_counted(len(plan.transcoders))} of {plan.model}", style="not bold"
     )
     threads = f", {plan.threads} threads" if plan.threads else ""
     each = " each" if threads and len(plan.cells) > 1 else ""
@@ -82,15 +82,15 @@ def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
     for cell in plan.cells:
         on_gpu = cell.device != "cpu"
         where = f" on {device_names((cell.device,), node_gpus)}" if on_gpu else ""
+        blocks = f"{cell.blocks_run} of {plan.forward.n_layers} blocks"
         yield (
-            f"{cell.name}{where}: {_count(cell)}, {cell.blocks_run} of {plan.forward.n_layers} "
-            f"blocks, {_mega(cell.flops_per_token)} MFLOP/token "
+            f"{cell.name}{where}: {_counted(len(cell.transcoders))}, {blocks}, "
+            f"{_mega(cell.flops_per_token)} MFLOP/token "
             f"({cell.flops_per_token / most:.0%} of the largest), {human_bytes(cell.memory_bytes)}"
         )
 
 
-def _count(cell: CellPlan) -> str:
-    count = len(cell.transcoders)
+def _counted(count: int) -> str:
     return "1 transcoder" if count == 1 else f"{count} transcoders"
 
 

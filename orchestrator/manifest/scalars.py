@@ -25,6 +25,7 @@ MAX_LAYER = 999
 _NUMBER = re.compile(r"[+-]?(\d+(_\d+)*)?(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
 _COUNT = re.compile(r"(?P<number>[+-]?[\d_.]*\d([eE][+-]?\d{1,3})?)(?P<unit>[kMBT]?)", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_DIGITS = r"(\d+(_\d+)*)?(\.\d+)?([eE][+-]?\d{1,3})?"  # for editors
 _RANGE = re.compile(r"(\d{1,9})(-(\d{1,9}))?", re.ASCII)
 _EMPTY = "must not be an empty list; give a value, or remove the key"
 _TRUE, _FALSE = {"true", "yes", "on"}, {"false", "no", "off"}
@@ -36,10 +37,12 @@ class Wrong(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Converts one value. `accepts` is the reference's word for what may be written."""
+    """Converts one value. `accepts` is the reference's word for what may be written; `json` says it
+    to editors, as JSON Schema of what YAML 1.2 makes of the characters."""
 
     read: Callable[[object], Any]
     accepts: str
+    json: dict[str, Any]
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -62,7 +65,9 @@ def count(low: int = 1) -> Reader:
             raise Wrong(f"must be at least {low}, found {found(value)}")
         return number
 
-    return Reader(read, "whole number" if low == 1 else f"whole number ≥ {low}")
+    accepts = "whole number" if low == 1 else f"whole number ≥ {low}"
+    plain = {"type": "integer", "minimum": low, "maximum": MAX_COUNT}
+    return Reader(read, accepts, _any_of(plain, _pattern(rf"(?=.*\d)[+]?{_DIGITS}[kMBT]?")))
 
 
 def _as_count(value: object) -> int:
@@ -100,7 +105,11 @@ def number(low: float = 0, high: float = float("inf"), *, above: bool = False) -
 
     limits = f"more than {low}" if above else f"at least {low}"
     limits += f" and at most {high}" if isfinite(high) else ""
-    return Reader(read, f"number {limits.replace('more than', '>').replace('at least', '≥')}")
+    accepts = f"number {limits.replace('more than', '>').replace('at least', '≥')}"
+    plain = {"type": "number", "exclusiveMinimum" if above else "minimum": low}
+    if isfinite(high):
+        plain["maximum"] = high
+    return Reader(read, accepts, _any_of(plain, _pattern(rf"(?=.*\d)[+]?{_DIGITS}")))
 
 
 def switch() -> Reader:
@@ -115,7 +124,8 @@ def switch() -> Reader:
             raise Wrong(wanted)
         return word in _TRUE
 
-    return Reader(read, "`true`, `false`")
+    words = sorted(_TRUE | _FALSE)
+    return Reader(read, "`true`, `false`", _any_of({"type": "boolean"}, {"enum": words}))
 
 
 def choice(*words: str, refused: dict[str, str] | None = None) -> Reader:
@@ -129,13 +139,16 @@ def choice(*words: str, refused: dict[str, str] | None = None) -> Reader:
             raise Wrong(f"unknown value {found(word)}{suggestion(word, words)}")
         return word
 
-    return Reader(read, ", ".join(f"`{word}`" for word in words))
+    return Reader(read, ", ".join(f"`{word}`" for word in words), {"enum": list(words)})
 
 
 def text(
-    pattern: str = r".*\S.*", wanted: str = "must not be blank", accepts: str = "text"
+    pattern: str = r".*\S.*",
+    wanted: str = "must not be blank",
+    accepts: str = "text",
+    json: dict[str, Any] | None = None,
 ) -> Reader:
-    """Text that matches `pattern` as a whole."""
+    """Text that matches `pattern` as a whole. `json`: what editors are told instead."""
 
     def read(value: object) -> str:
         characters = _scalar(value, f"must be text, found {found(value)}")
@@ -143,7 +156,9 @@ def text(
             raise Wrong(f"{wanted}, found {found(characters)}")
         return characters
 
-    return Reader(read, accepts)
+    # To YAML a name such as 010 is a number.
+    told = json or {**_pattern(pattern), "type": ["string", "number"]}
+    return Reader(read, accepts, told)
 
 
 def auto_or(reader: Reader) -> Reader:
@@ -152,7 +167,7 @@ def auto_or(reader: Reader) -> Reader:
     def read(value: object) -> Any:
         return AUTO if value == AUTO else reader.read(value)
 
-    return Reader(read, f"`auto`, {reader.accepts}")
+    return Reader(read, f"`auto`, {reader.accepts}", _any_of({"const": AUTO}, reader.json))
 
 
 def optional(reader: Reader) -> Reader:
@@ -161,7 +176,7 @@ def optional(reader: Reader) -> Reader:
     def read(value: object) -> Any:
         return None if value is None else reader.read(value)
 
-    return Reader(read, reader.accepts)
+    return Reader(read, reader.accepts, reader.json)
 
 
 def list_of(reader: Reader) -> Reader:
@@ -174,7 +189,7 @@ def list_of(reader: Reader) -> Reader:
             raise Wrong(_EMPTY)
         return tuple(_item(reader, item, index) for index, item in enumerate(value))
 
-    return Reader(read, f"list of {reader.accepts}")
+    return Reader(read, f"list of {reader.accepts}", _array(reader.json))
 
 
 def non_empty() -> Reader:
@@ -185,7 +200,7 @@ def non_empty() -> Reader:
             raise Wrong("must list at least one transcoder, found []")
         return value
 
-    return Reader(read, "list of mappings")
+    return Reader(read, "list of mappings", {"type": "array", "minItems": 1})
 
 
 def sweep(reader: Reader) -> Reader:
@@ -200,7 +215,8 @@ def sweep(reader: Reader) -> Reader:
                 raise Wrong(f"{found(value[index])} is listed twice; remove one")
         return values
 
-    return Reader(read, f"{reader.accepts}, or a list of them")
+    several = {**_array(reader.json), "uniqueItems": True}
+    return Reader(read, f"{reader.accepts}, or a list of them", _any_of(reader.json, several))
 
 
 def _item(reader: Reader, item: object, index: int) -> Any:
@@ -228,7 +244,10 @@ def layer_set() -> Reader:
                 numbers.append(layer)
         return tuple(sorted(numbers))
 
-    return Reader(read, "`all`, `even`, `odd`, `3`, `0-5`, `[0, 3, 8]`")
+    one = {"type": "integer", "minimum": 0, "maximum": MAX_LAYER}
+    span = _any_of(one, _pattern(r"\d{1,9}(-\d{1,9})?"))
+    told = _any_of({"enum": ["all", "even", "odd"]}, *span["anyOf"], _array(span))
+    return Reader(read, "`all`, `even`, `odd`, `3`, `0-5`, `[0, 3, 8]`", told)
 
 
 def _layer_range(item: object, wanted: str) -> range:
@@ -241,6 +260,18 @@ def _layer_range(item: object, wanted: str) -> range:
     if last > MAX_LAYER:
         raise Wrong(f"must be layers below {MAX_LAYER + 1}, found {found(item)}")
     return range(first, last + 1)
+
+
+def _any_of(*choices: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": list(choices)}
+
+
+def _pattern(regex: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^(?:{regex})$"}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "items": items}
 
 
 def _scalar(value: object, wanted: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from mtc_core.config import ComputeDtype, Extreme, Selection, TrainConfig
+from mtc_core.sites import KINDS
 from mtc_core.tokens.data_config import DataConfig
 from orchestrator.manifest.scalars import (
     AUTO,
@@ -39,6 +40,15 @@ _WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
 
 
 ENTRY = "{layers: all, source: resid_mid, target: mlp_out}"
+
+
+_SITE = {
+    "anyOf": [
+        {"enum": list(KINDS)},
+        {"type": "string", "pattern": rf"^\d+\.({'|'.join(KINDS)})$"},
+        {"type": "string", "pattern": r"^(.+\.)?hook_[A-Za-z0-9_]+$"},
+    ]
+}
 
 
 class Section(BaseModel):
@@ -207,11 +217,11 @@ class Entry(TranscoderFields):
     layers: Annotated[str | tuple[int, ...] | None, optional(layer_set())] = key(
         "One transcoder at each of these layers, for sites without a layer.", None
     )
-    source: Annotated[str, text()] = key(
+    source: Annotated[str, text(json=_SITE)] = key(
         "Site that is read: `resid_mid` (with `layers`), `8.resid_post`, or a hook name.",
         example="resid_mid",
     )
-    target: Annotated[str, text()] = key(
+    target: Annotated[str, text(json=_SITE)] = key(
         "Site that is predicted, written alike.", example="mlp_out"
     )
 
