@@ -80,7 +80,7 @@ def of_values() -> Iterator[tuple[str, bool]]:
             yield name, True
 
 
-@pytest.mark.parametrize(("name", "shown"), of_values())
+@pytest.mark.parametrize(("name", "shown"), list(of_values()))
 def test_a_mistake_of_a_single_key_is_underlined_and_nothing_else_is(
     name: str, shown: bool
 ) -> None:
