@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.model.model_source import is_local, read_config
+from mtc_core.model.model_source import is_local, read_cached_config, read_config
 
 
 def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
-    """The shape of a model: from a local folder, from `shapes.json`, else, if `online`, from
-    wherever the model itself comes. None if it is not known offline.
+    """The shape of a model: from a local folder, from `shapes.json`, from the Hub's cache here or,
+    if `online`, from wherever the model itself comes. None if it is not known offline.
 
     Raises ModelError if a config can be had but not used, or cannot be had `online`."""
     known = {} if is_local(name) else _known_configs()
     if name in known:
         return ModelShape.from_config(known[name])
-    if not (online or Path(name).expanduser().is_dir()):
-        return None
-    return ModelShape.from_config(read_config(name, revision))
+    if online or Path(name).expanduser().is_dir():
+        return ModelShape.from_config(read_config(name, revision))
+    cached = read_cached_config(name, revision)
+    return None if cached is None else ModelShape.from_config(cached)
 
 
 def _known_configs() -> dict[str, dict[str, Any]]:

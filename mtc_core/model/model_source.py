@@ -60,6 +60,20 @@ def read_config(name: str, revision: str = "main") -> dict[str, Any]:
     return _read_json(_hub_config(name, revision))
 
 
+def read_cached_config(name: str, revision: str = "main") -> dict[str, Any] | None:
+    """The same for a Hub id, without a network: None unless it was fetched here before."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if name.startswith(PREFIX) or is_local(name):
+        return None
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:  # no Hub id at all
+        return None
+    return _read_json(Path(cached)) if isinstance(cached, str) else None
+
+
 def load_model(
     name: str,
     *,

@@ -132,7 +132,7 @@ def mistakes_across(draft: Draft, shape: ModelShape | None) -> list[Mistake]:
     if draft.resources and draft.knows("resources", "cells", "device"):
         mistakes += _of_resources(draft.resources)
     if shape:
-        mistakes += _of_sites(expansion, shape)
+        mistakes += mistakes_of_sites(expansion, shape)
         if draft.data and shape.max_context and draft.data.context_tokens > shape.max_context:
             text = (
                 f"{draft.data.context_tokens} is more than the {shape.max_context} positions that "
@@ -184,7 +184,7 @@ def _of_resources(resources: ResourcesSection) -> Iterator[Mistake]:
         yield ("resources", "cells"), text
 
 
-def _of_sites(expansion: Expansion, shape: ModelShape) -> list[Mistake]:
+def mistakes_of_sites(expansion: Expansion, shape: ModelShape) -> list[Mistake]:
     """Sites that the model's family does not have; each entry tells it once."""
     mistakes: dict[KeyPath, str] = {}
     for spec, index in zip(expansion.specs, expansion.origins, strict=True):

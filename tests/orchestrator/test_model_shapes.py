@@ -10,6 +10,7 @@ import pytest
 
 from mtc_core.errors import ModelError
 from mtc_core.model.model_source import is_local, read_config
+from orchestrator import model_shapes
 from orchestrator.model_shapes import find_shape
 
 CONFIG = {
@@ -46,6 +47,33 @@ def test_a_name_that_is_no_folder_is_a_common_model_or_unknown_offline(home: Pat
     assert not is_local("gpt2-medium") and not is_local("nobody/nothing")
     assert find_shape("nobody/nothing", "main", online=False) is None
     assert find_shape("~/nothing", "main", online=False) is None
+
+
+def test_a_model_that_was_fetched_before_is_known_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid out as huggingface_hub lays out its cache; nothing was really fetched."""
+    repository = tmp_path / "models--org--odd-model"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    (snapshot / "config.json").write_text(json.dumps(CONFIG))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    shape = find_shape("org/odd-model", "main", online=False)
+    assert shape is not None and shape.n_layers == 3
+    assert find_shape("org/odd-model", "v2", online=False) is None
+    assert find_shape("org/another", "main", online=False) is None
+    assert find_shape("not // an id", "main", online=False) is None
+
+
+def test_the_table_is_of_public_configs_and_names_each_model_once() -> None:
+    text = Path(model_shapes.__file__).with_name("shapes.json").read_text(encoding="utf-8")
+    names = [name for name, _ in json.loads(text, object_pairs_hook=list)]
+    assert len(names) == len(set(names)) >= 15
+    for name in names:
+        shape = find_shape(name, "main", online=False)
+        assert shape is not None and shape.d_model % 8 == 0 and shape.n_layers < 100
 
 
 def test_a_missing_folder_is_never_asked_of_the_hub(home: Path) -> None:

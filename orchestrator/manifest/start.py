@@ -1,0 +1,187 @@
+"""A manifest to start from: sizes that suit the model, and a sentence beside every key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mtc_core.errors import ConfigError
+from mtc_core.model.model_shape import ModelShape
+from orchestrator.manifest.checks import mistakes_of_sites
+from orchestrator.manifest.expand import expand_entries
+from orchestrator.manifest.scalars import AUTO
+from orchestrator.manifest.schema import Entry
+from orchestrator.messages import suggestion
+
+HUB_DATA = "monology/pile-uncopyrighted"
+PRESETS = {
+    "mlp": ("resid_mid", "mlp_out"),
+    "attention": ("resid_pre", "attn_out"),
+    "layer": ("resid_pre", "resid_post"),
+}
+GROUPS = (1, 2, 4, 9)  # times the model's width: 16 in all
+LONG_TOKENS = 100_000_000
+BYTES_PER_TOKEN = 4  # of English, for most tokenizers
+PASSES = 4  # over a text that is short
+LARGE_PARAMS = 10**9
+WIDE = 52  # lines beyond have their comment where they end
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One entry: two kinds, at every layer, or two sites with their own places."""
+
+    source: str
+    target: str
+
+    @property
+    def everywhere(self) -> bool:
+        return not any("." in end or "hook_" in end for end in (self.source, self.target))
+
+    def __str__(self) -> str:
+        layers = "layers: all, " if self.everywhere else ""
+        return f"{{{layers}source: {self.source}, target: {self.target}}}"
+
+
+def read_pair(text: str, shape: ModelShape) -> Pair:
+    """`mlp`, `resid_mid:mlp_out`, or `8.resid_post:10.resid_mid`. Raises ConfigError for what this
+    model does not have."""
+    source, colon, target = text.partition(":")
+    if text in PRESETS:
+        source, target = PRESETS[text]
+        if shape.parallel_residual:  # there is no stream between attention and MLP
+            source = "resid_pre"
+    elif not (source and colon and target):
+        raise ConfigError(
+            f"--sites {text}: no such pair{suggestion(text, PRESETS)}; or SOURCE:TARGET, such as "
+            "ln2_normalized:mlp_out or 8.resid_post:10.resid_mid"
+        )
+    pair = Pair(source, target)
+    entry = Entry(layers="all" if pair.everywhere else None, source=source, target=target)
+    fallback = {"group_sizes": (1,), "k": (1,), "seed": (0,), "lr": (AUTO,)}
+    expansion = expand_entries({0: entry}, fallback, shape.n_layers)
+    problems = [*expansion.problems, *mistakes_of_sites(expansion, shape)]
+    if problems:
+        raise ConfigError(f"--sites {text}: {problems[0][1]}")
+    return pair
+
+
+def starting_name(model: str, sites: Sequence[str]) -> str:
+    """`gpt2-mlp`: a run's name from a model's and what is trained of it."""
+    named = [site for site in sites if site in PRESETS]
+    words = [model.removeprefix("package:").rstrip("/").rpartition("/")[2], *named]
+    return re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower()).strip("-._") or "run"
+
+
+def starting_manifest(
+    name: str,
+    model: str,
+    shape: ModelShape,
+    pairs: Sequence[Pair],
+    data: str = HUB_DATA,
+    text_bytes: int | None = None,
+) -> str:
+    """YAML with comments. text_bytes: of a local text; a short one is read several times."""
+    width = shape.d_model
+    sizes = [factor * width for factor in GROUPS]
+    tokens, batch = _length(text_bytes)
+    context = min(128, shape.max_context or 128)
+    holdout = _holdout(text_bytes, context)
+    params = shape.block_params * shape.n_layers + shape.embed_params
+    dtype = "bfloat16" if params > LARGE_PARAMS else "float32"
+    lr = "auto" if tokens >= LONG_TOKENS // 10 else "3e-3"
+    lines = [
+        (f"name: {name}", "the run folder: runs/" + name),
+        ("", ""),
+        ("model:", ""),
+        (f"  name: {_quoted(model)}", "Hub id, local folder, or a package that ships a GGUF"),
+        (f"  dtype: {dtype}", "of the forward pass; transcoders stay float32"),
+        ("", ""),
+        ("data:", ""),
+        (f"  path: {_quoted(data)}", "Hub id, .txt, .jsonl or .parquet file, or a folder of them"),
+        *([("  column: text", "the column that holds the text")] if _has_columns(data) else []),
+        (f"  context_tokens: {context}", f"at most {shape.max_context}" * bool(shape.max_context)),
+        (f"  holdout_tokens: {holdout:_}", "kept from training; every reported figure is of these"),
+        ("", ""),
+        ("train:", ""),
+        (f"  tokens: {_short(tokens)}", _passes(tokens, text_bytes)),
+        (f"  batch_tokens: {batch}", f"one step; {tokens // batch:,} steps"),
+        (f"  lr: {lr}", _why_lr(lr)),
+        ("", ""),
+        ("defaults:", "for every transcoder below that does not say otherwise"),
+        (f"  group_sizes: {sizes}", f"sizes, not ends: {sum(sizes):,} latents, 16 x {width:,}"),
+        (f"  k: {_k(width)}", "latents kept per token, on average"),
+        ("", ""),
+        ("transcoders:", "a list where one value is expected is a sweep: k: [32, 64]"),
+        *((f"  - {pair}", _what(pair, shape)) for pair in pairs),
+        ("", ""),
+        ("resources:", ""),
+        ("  checkpoint_minutes: 15", "running the same command again continues from there"),
+        ("", ""),
+        ("tracking:", ""),
+        ("  wandb: off", "off, offline or online"),
+    ]
+    head = f"# {_counted(pairs, shape)} of {model}. Every key: manifests/README.md\n"
+    return head + "\n".join(_aligned(lines)) + "\n"
+
+
+def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
+    column = max(len(text) for text, _ in lines if len(text) <= WIDE)
+    return [f"{text:<{column}}  # {comment}" if comment else text for text, comment in lines]
+
+
+def _length(text_bytes: int | None) -> tuple[int, int]:
+    """Tokens to train on, and those of a step."""
+    if text_bytes is None:
+        return LONG_TOKENS, 8192
+    tokens = min(LONG_TOKENS, max(20_000, PASSES * text_bytes // BYTES_PER_TOKEN))
+    digits = 10 ** (len(str(tokens)) - 2)
+    tokens = tokens // digits * digits
+    batch = 8192 if tokens >= 2_000_000 else 1024 if tokens >= 100_000 else 256
+    return tokens, batch
+
+
+def _holdout(text_bytes: int | None, context: int) -> int:
+    if text_bytes is None:
+        return 65_536
+    a_twentieth = text_bytes // BYTES_PER_TOKEN // 20
+    return min(65_536, max(2 * context, a_twentieth // (2 * context) * 2 * context))
+
+
+def _k(width: int) -> int:
+    return 64 if width >= 640 else max(4, 1 << (width // 16).bit_length() - 1)
+
+
+def _short(count: int) -> str:
+    return f"{count // 10**6}M" if count % 10**6 == 0 else f"{count:_}"
+
+
+def _passes(tokens: int, text_bytes: int | None) -> str:
+    if text_bytes is None:
+        return "one row is one token position"
+    passes = tokens * BYTES_PER_TOKEN / text_bytes
+    return f"about {passes:.0f} passes over the text" if passes >= 1.5 else "less than two passes"
+
+
+def _why_lr(lr: str) -> str:
+    return "2e-4 / sqrt(d_sae / 2**14)" if lr == "auto" else "high, because the run is short"
+
+
+def _has_columns(data: str) -> bool:
+    return not data.endswith(".txt") and data != "python-docs"
+
+
+def _what(pair: Pair, shape: ModelShape) -> str:
+    return f"{shape.n_layers} transcoders that share the forward" if pair.everywhere else ""
+
+
+def _counted(pairs: Sequence[Pair], shape: ModelShape) -> str:
+    count = sum(shape.n_layers if pair.everywhere else 1 for pair in pairs)
+    return "A transcoder" if count == 1 else f"{count} transcoders"
+
+
+def _quoted(text: str) -> str:
+    """As YAML would read it back: quoted where it holds more than plain characters."""
+    plain = re.fullmatch(r"[A-Za-z0-9._/~][A-Za-z0-9._/~:+@-]*", text)
+    return text if plain and not text.endswith(":") else "'" + text.replace("'", "''") + "'"
