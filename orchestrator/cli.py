@@ -97,6 +97,7 @@ def plan(
     "run's own.",
 )
 @click.option("--no-dashboard", is_flag=True, help="Start that Ray without its dashboard.")
+@json_option
 def run(
     manifest: Path,
     root: str,
@@ -104,15 +105,22 @@ def run(
     backend: str,
     address: str | None,
     no_dashboard: bool,
+    as_json: bool,
 ) -> None:
-    """Train every transcoder of MANIFEST, or continue where an earlier run stopped."""
+    """Train every transcoder of MANIFEST, or continue where an earlier run stopped. With --json,
+    what `status` knows at the end goes to standard output, and everything else to the other."""
     from orchestrator import driver
     from orchestrator.commands.terminal import EnduringConsole, make_console
     from orchestrator.prepare import Request
 
     request = Request(manifest, Path(root), overrides)
     cells = _backend(backend, address, dashboard=not no_dashboard)
-    raise SystemExit(driver.run(request, cells, make_console(EnduringConsole)))
+    code = driver.run(request, cells, make_console(EnduringConsole, stderr=as_json))
+    if as_json:
+        from orchestrator.commands.run_view import print_end
+
+        print_end(request, code)
+    raise SystemExit(code)
 
 
 def _backend(name: str, address: str | None, dashboard: bool) -> Backend:

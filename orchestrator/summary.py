@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mtc_core.errors import ConfigError
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.suite import Suite, training_seconds
+from orchestrator.tables import show_rows
 from orchestrator.view import clock
-
-TABLE_COLUMNS = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,51 +58,30 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def show_quality(console: Console, rows: list[Ended]) -> None:
     """Held-out figures of the test half: a table, or lines where the terminal is narrow."""
-    console.print("held-out test text; FVU: 1 is the mean, 0 is perfect; ordinary rows unless said")
+    console.print(
+        "held-out test text; FVU: 1 is the mean, 0 is perfect; ordinary rows unless said",
+        soft_wrap=True,
+    )
     after = {row.evaluation["dead_after_tokens"] for row in rows if row.evaluation}
     if after:
-        console.print(f"dead: silent for the last {max(after):,} rows of training")
-    if console.width >= TABLE_COLUMNS:
-        console.print(_table(rows))
-        return
-    for row in rows:
-        console.print(row.id, soft_wrap=True)
-        for line in _lines(row):
-            console.print(f"  {line}", soft_wrap=True)
+        console.print(f"dead: silent for the last {max(after):,} rows of training", soft_wrap=True)
+    heads = ("transcoder", "FVU by prefix", "FVU all", "ridge", "extreme rows/var", "L0", "dead %")
+    show_rows(console, heads, [_cells(row) for row in rows])
 
 
-def _table(rows: list[Ended]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("transcoder", no_wrap=True)
-    for name in ("FVU by prefix", "FVU all", "ridge", "extreme rows/var", "L0", "dead %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        if row.evaluation is None:
-            table.add_row(row.id, _unfinished(row))
-            continue
-        ordinary, everything, extreme, dead = _parts(row.evaluation)
-        table.add_row(
-            row.id,
-            " ".join(f"{fvu:.3f}" for fvu in ordinary["fvu_by_prefix"]),
-            f"{everything['fvu']:.3f}",
-            f"{ordinary['fvu_ridge']:.3f}",
-            " / ".join(f"{share:.1f}%" for share in extreme),
-            f"{ordinary['l0']:.1f}",
-            f"{dead:.1f}",
-        )
-    return table
-
-
-def _lines(row: Ended) -> list[str]:
+def _cells(row: Ended) -> tuple[str, ...]:
     if row.evaluation is None:
-        return [_unfinished(row)]
+        return row.id, _unfinished(row), "", "", "", "", ""
     ordinary, everything, extreme, dead = _parts(row.evaluation)
-    return [
-        f"FVU by prefix {' '.join(f'{fvu:.3f}' for fvu in ordinary['fvu_by_prefix'])}",
-        f"all rows {everything['fvu']:.3f}, ridge {ordinary['fvu_ridge']:.3f}, "
-        f"L0 {ordinary['l0']:.1f}, dead {dead:.1f}%",
-        f"extreme: {extreme[0]:.1f}% of rows, {extreme[1]:.1f}% of variance",
-    ]
+    return (
+        row.id,
+        " ".join(f"{fvu:.3f}" for fvu in ordinary["fvu_by_prefix"]),
+        f"{everything['fvu']:.3f}",
+        f"{ordinary['fvu_ridge']:.3f}",
+        " / ".join(f"{share:.1f}%" for share in extreme),
+        f"{ordinary['l0']:.1f}",
+        f"{dead:.1f}",
+    )
 
 
 def _parts(evaluation: dict[str, Any]) -> tuple[dict, dict, tuple[float, float], float]:

@@ -15,9 +15,12 @@ from rich.text import Text
 
 from orchestrator.cells.status import TranscoderStatus
 from orchestrator.suite import Suite
+from orchestrator.tables import GAP
 
 PLAIN_SECONDS = 5.0
 ROWS_SHOWN = 30
+BAR = 40  # columns
+AROUND = 5  # lines beside the rows: headline, bar, heads, how many more, the cursor's
 
 
 class View(Protocol):
@@ -97,8 +100,10 @@ class LiveView:
 
     def show(self, suite: Suite) -> None:
         # Padding, because a bar by itself does not end its line.
-        bar = Padding(ProgressBar(total=suite.steps, completed=suite.step, width=40), 0)
-        self._live.update(Group(Text(headline(suite)), bar, _table(suite.transcoders)))
+        bar = Padding(ProgressBar(total=suite.steps, completed=suite.step, width=BAR), 0)
+        shown = max(1, min(ROWS_SHOWN, self.console.height - AROUND))
+        table = _table(suite.transcoders, shown, self.console.width)
+        self._live.update(Group(Text(headline(suite)), bar, table))
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -107,18 +112,34 @@ class LiveView:
         self._live.stop()
 
 
-def _table(rows: Sequence[TranscoderStatus]) -> Table:
+HEADS = ("transcoder", "step", "FVU", "L0", "dead %", "state")
+_LEAVE_OUT = ("step", "dead %", "L0", "state")  # on a narrow screen, in this order
+
+
+def _table(rows: Sequence[TranscoderStatus], shown: int, width: int) -> Table:
+    """The first so many, a line each; what a narrow screen has no room for is left out."""
+    columns = dict(zip(HEADS, zip(*map(_cells, rows[:shown]), strict=True), strict=True))
+    for name in _LEAVE_OUT:
+        if _width(columns) > width:
+            del columns[name]
+    if _width(columns) > width:  # the hash tells apart only those of one sweep
+        columns["transcoder"] = tuple(id.rpartition("-")[0] for id in columns["transcoder"])
     table = Table(box=None, pad_edge=False)
-    table.add_column("transcoder", no_wrap=True)
-    for name in ("step", "FVU", "L0", "dead %"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
-    for row in rows[:ROWS_SHOWN]:
-        table.add_row(*_cells(row))
-    hidden = len(rows) - ROWS_SHOWN
+    for name in columns:
+        table.add_column(
+            name, no_wrap=True, justify="left" if name in ("transcoder", "state") else "right"
+        )
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    hidden = len(rows) - shown
     if hidden > 0:
         table.add_row(f"and {hidden} more")
     return table
+
+
+def _width(columns: dict[str, tuple[str, ...]]) -> int:
+    widest = [max(map(len, (name, *cells))) for name, cells in columns.items()]
+    return sum(widest) + GAP * (len(widest) - 1)
 
 
 def _cells(row: TranscoderStatus) -> tuple[str, ...]:

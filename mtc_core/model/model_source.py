@@ -62,11 +62,16 @@ def read_config(name: str, revision: str = "main") -> dict[str, Any]:
 
 def read_cached_config(name: str, revision: str = "main") -> dict[str, Any] | None:
     """The same for a Hub id, without a network: None unless it was fetched here before."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import constants
 
     if name.startswith(PREFIX) or is_local(name):
         return None
+    # Looked at first, because what follows takes 0.2 s to import.
+    if not (Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}").is_dir():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
     try:
         cached = try_to_load_from_cache(name, "config.json", revision=revision)
     except HFValidationError:  # no Hub id at all

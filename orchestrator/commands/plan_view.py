@@ -9,18 +9,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.cell_plan import Part, TranscoderPlan
+from orchestrator.planning.cell_plan import Part
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.preflight import human_bytes, memory_there
-
-TABLE_COLUMNS = 90
+from orchestrator.tables import show_rows
 
 
 def show_plan(console: Console, plan: Plan, inventory: Inventory, shortages: Sequence[str]) -> None:
     """Print everything of a plan; shortages last, where the eye ends up."""
-    for paragraph in _paragraphs(plan, inventory, wide=console.width >= TABLE_COLUMNS):
+    for paragraph in _head(plan):
+        console.print(paragraph)
+    _show_transcoders(console, plan)
+    for paragraph in _rest(plan, inventory):
         console.print(paragraph)
     for note in plan.notes:
         console.print(Text(f"note: {note}"))
@@ -28,15 +30,17 @@ def show_plan(console: Console, plan: Plan, inventory: Inventory, shortages: Seq
         console.print(Text(shortage, style="bold red"))
 
 
-def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[RenderableType]:
+def _head(plan: Plan) -> Iterator[RenderableType]:
     yield Text(plan.name, style="bold") + Text(
         f": {_counted(len(plan.transcoders))} of {plan.model}", style="not bold"
     )
-    threads = f", {plan.threads} threads" if plan.threads else ""
+    threads = f", {plan.threads} thread{'s' * (plan.threads > 1)}" if plan.threads else ""
     each = " each" if threads and len(plan.cells) > 1 else ""
     yield Text(f"{plan.topology} on {plan.device}{threads}{each}: {plan.why}")
     yield Text()
-    yield _transcoder_table(plan) if wide else _transcoder_lines(plan)
+
+
+def _rest(plan: Plan, inventory: Inventory) -> Iterator[RenderableType]:
     yield Text()
     for line in _cell_lines(plan, inventory.node_gpus):
         yield Text(line)
@@ -49,28 +53,22 @@ def _paragraphs(plan: Plan, inventory: Inventory, wide: bool) -> Iterator[Render
     yield _parts(plan.disk)
 
 
-def _transcoder_table(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("transcoder", overflow="fold")
-    for name in ("d_in", "d_out", "d_sae", "factor", "k", "memory", "MFLOP/token"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for t in plan.transcoders:
-        sizes = [f"{n:,}" for n in (t.d_in, t.d_out, t.d_sae)]
-        memory, flops = human_bytes(t.cost.state_bytes), _mega(t.cost.flops_per_token)
-        table.add_row(Text(t.id), *sizes, _factor(t), f"{t.k:,}", memory, flops)
-    return table
-
-
-def _transcoder_lines(plan: Plan) -> Text:
-    lines = Text()
-    for t in plan.transcoders:
-        lines.append(f"{t.id}\n")
-        lines.append(
-            f"  {t.d_in:,} -> {t.d_out:,}, {t.d_sae:,} latents ({_factor(t)}), k {t.k:,}, "
-            f"{human_bytes(t.cost.state_bytes)}, {_mega(t.cost.flops_per_token)} MFLOP/token\n"
+def _show_transcoders(console: Console, plan: Plan) -> None:
+    heads = ("transcoder", "d_in", "d_out", "d_sae", "factor", "k", "memory", "MFLOP/token")
+    rows = [
+        (
+            t.id,
+            f"{t.d_in:,}",
+            f"{t.d_out:,}",
+            f"{t.d_sae:,}",
+            f"{round(t.expansion, 2):g}x",  # 16x, 31.25x: latents for each dimension of the source
+            f"{t.k:,}",
+            human_bytes(t.cost.state_bytes),
+            _mega(t.cost.flops_per_token),
         )
-    lines.rstrip()
-    return lines
+        for t in plan.transcoders
+    ]
+    show_rows(console, heads, rows)
 
 
 def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
@@ -138,11 +136,6 @@ def _parts(parts: Sequence[Part]) -> Padding:
             human_bytes(part.bytes), f"{part.what} ({part.key})" if part.key else part.what
         )
     return Padding(table, (0, 0, 0, 2), expand=False)
-
-
-def _factor(transcoder: TranscoderPlan) -> str:
-    """Latents for each dimension of the source: `16x`, `31.25x`."""
-    return f"{round(transcoder.expansion, 2):g}x"
 
 
 def _mega(count: int) -> str:

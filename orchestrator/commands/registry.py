@@ -36,7 +36,7 @@ def verify(run: str, root: str, as_json: bool) -> None:
     from orchestrator.commands.terminal import make_console
     from orchestrator.registry.verify import verify as verify_run
 
-    folder, console = find_run(run, root), make_console()
+    folder, console = find_run(run, root), make_console(stderr=True)
     with console.status(f"verifying {folder}") as status:  # shown on terminals only
         found = verify_run(folder, lambda id: status.update(f"verifying {id}"))
     if as_json:

@@ -7,16 +7,21 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
-from rich.table import Table
 
 from mtc_core.errors import ConfigError, MtcError
+from orchestrator.manifest import load_manifest
 from orchestrator.registry.index import open_index
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.status_file import read_status
 from orchestrator.summary import Ended, read_ended
+from orchestrator.tables import show_rows
+
+if TYPE_CHECKING:
+    from orchestrator.prepare import Request
 
 CURVE_LINES = 20
 
@@ -24,6 +29,12 @@ CURVE_LINES = 20
 def run_state(folder: Path) -> dict[str, Any]:
     """How a run stands: JSON-able. A run without status.json never got to training."""
     return _state(folder, figures(folder))
+
+
+def print_end(request: Request, code: int) -> None:
+    """The end of a run as JSON: its state, and the exit code."""
+    name = load_manifest(request.manifest, request.overrides).name
+    click.echo(json.dumps({"exit_code": code, **run_state(request.root / name)}, indent=2))
 
 
 def listed_state(folder: Path, whole: bool) -> dict[str, Any]:
@@ -109,42 +120,40 @@ def show_status(console: Console, state: dict[str, Any]) -> None:
     console.print(f"{state['run']}: {state['state']}{phase}, step {step:,}/{steps:,}")
     if rate := state.get("tokens_per_second"):
         console.print(f"{rate:,.0f} tokens/s in the last invocation")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("transcoder", overflow="fold")
-    for name in ("step", "FVU", "L0", "dead %"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
+    rows = []
     for row in state["transcoders"]:
         test = row.get("test", {})
         dead = row.get("dead_share")
-        table.add_row(
-            row["id"],
-            f"{row['step']:,}",
-            _figure(test.get("fvu", row.get("fvu")), ".3f"),
-            _figure(test.get("l0", row.get("l0")), ".1f"),
-            _figure(None if dead is None else 100 * dead, ".1f"),
-            row["state"] + (f": {row['reason']}" if row.get("reason") else ""),
+        rows.append(
+            (
+                row["id"],
+                f"{row['step']:,}",
+                _figure(test.get("fvu", row.get("fvu")), ".3f"),
+                _figure(test.get("l0", row.get("l0")), ".1f"),
+                _figure(None if dead is None else 100 * dead, ".1f"),
+                row["state"],
+            )
         )
-    console.print(table)
+    show_rows(console, ("transcoder", "step", "FVU", "L0", "dead %", "state"), rows)
+    for row in state["transcoders"]:
+        if reason := row.get("reason"):
+            console.print(f"{row['id']} {row['state']}: {reason}", soft_wrap=True)
 
 
 def show_list(console: Console, states: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("state")
-    for name in ("step", "done", "mean FVU"):
-        table.add_column(name, justify="right")
+    rows = []
     for state in states:
-        rows = state["transcoders"]
-        known = [row["test"]["fvu"] for row in rows if "test" in row]
-        table.add_row(
-            state["run"],
-            state["state"],
-            f"{state.get('step', 0):,}/{state.get('steps', 0):,}",
-            f"{len(known)}/{len(rows)}",
-            _figure(sum(known) / len(known) if known else None, ".3f"),
+        known = [row["test"]["fvu"] for row in state["transcoders"] if "test" in row]
+        rows.append(
+            (
+                state["run"],
+                state["state"],
+                f"{state.get('step', 0):,}/{state.get('steps', 0):,}",
+                f"{len(known)}/{len(state['transcoders'])}",
+                _figure(sum(known) / len(known) if known else None, ".3f"),
+            )
         )
-    console.print(table)
+    show_rows(console, ("run", "state", "step", "done", "mean FVU"), rows)
     for state in states:
         if reason := state.get("reason"):
             console.print(f"{state['run']}: {reason}", soft_wrap=True)
@@ -153,11 +162,9 @@ def show_list(console: Console, states: list[dict[str, Any]]) -> None:
 def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:
     """At most CURVE_LINES of the logged steps, evenly chosen, the last among them."""
     every = max(1, -(-len(lines) // CURVE_LINES))
-    table = Table(box=None, pad_edge=False)
-    for name in ("step", "loss", "FVU by prefix", "L0", "dead %", "extreme %", "lr"):
-        table.add_column(name, justify="right")
-    for line in lines[(len(lines) - 1) % every :: every]:
-        table.add_row(
+    heads = ("step", "loss", "FVU by prefix", "L0", "dead %", "extreme %", "lr")
+    rows = [
+        (
             f"{line['step']:,}",
             f"{line['loss']:.4f}",
             " ".join(f"{fvu:.3f}" for fvu in line["fvu_by_prefix"]),
@@ -166,7 +173,9 @@ def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:
             f"{100 * line['extreme_row_share']:.1f}",
             f"{line['lr']:.2e}",
         )
-    console.print(table)
+        for line in lines[(len(lines) - 1) % every :: every]
+    ]
+    show_rows(console, heads, rows)
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-PIPE_COLUMNS = 120
+PIPE_COLUMNS = 1000  # nobody folds lines in a file
 
 
 class PipeConsole(Console):
@@ -22,11 +22,13 @@ class EnduringConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.file = open(os.devnull, "w")  # noqa: SIM115 (it lasts as long as we do)
-        os.dup2(self.file.fileno(), sys.stdout.fileno())  # Python flushes it once more at exit
+        stream = sys.stderr if self.stderr else sys.stdout
+        os.dup2(self.file.fileno(), stream.fileno())  # Python flushes it once more at exit
 
 
-def make_console(kind: type[Console] = PipeConsole) -> Console:
-    """Standard output. rich honours NO_COLOR, TERM and COLUMNS; without a terminal it would cut
-    lines at 80 columns, which tears the ids of long hook names."""
-    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return kind(width=None if narrow else PIPE_COLUMNS, highlight=False, markup=False)
+def make_console(kind: type[Console] = PipeConsole, *, stderr: bool = False) -> Console:
+    """Standard output, or error. rich honours NO_COLOR, TERM and COLUMNS; without a terminal it
+    would cut lines at 80 columns, which tears the ids of long hook names."""
+    narrow = (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
+    width = None if narrow else PIPE_COLUMNS
+    return kind(width=width, highlight=False, markup=False, stderr=stderr)
