@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -153,6 +154,25 @@ def test_validate_loads_nothing_heavy() -> None:
 
 def test_plan_loads_no_torch() -> None:
     assert not loaded_by("plan", QUICKSTART) & {*HEAVY, "numpy"}
+
+
+def fastest(*arguments: str) -> float:
+    """Seconds of the best of five: what the command takes when nothing else runs."""
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        with spawn("-c", MAIN, *arguments) as command:
+            command.communicate(timeout=60)
+        taken.append(time.perf_counter() - began)
+        assert command.returncode == 0
+    return min(taken)
+
+
+def test_validate_takes_less_than_half_a_second_and_plan_less_than_one_and_a_half() -> None:
+    for manifest in ("gpt2-small", "gemma-2-2b"):
+        path = f"manifests/{manifest}.yaml"
+        assert fastest("validate", path) < 0.5
+        assert fastest("plan", path) < 1.5
 
 
 def test_help_loads_neither_the_schema_nor_anything_heavy() -> None:

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from mtc_core import MatryoshkaTranscoder, load_suite
 from orchestrator.cli import cli
@@ -64,6 +67,67 @@ def test_every_command_is_in_the_readme_and_every_one_there_exists():
     assert named == set(cli.commands)
     for command in cli.commands.values():
         assert command.help and len(command.help) > 20
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """(document, command line) of every one that stands in a document or a shipped manifest."""
+    found = []
+    for path in [*DOCUMENTS, *sorted((ROOT / "manifests").glob("*.yaml"))]:
+        text = path.read_text()
+        if path.suffix == ".yaml":  # in comments, over two lines maybe
+            text = text.replace("\n# --", " --").replace("\n", "`")
+        for line in re.findall(r"mtc-orchestrate ([^`\n|]+)", text):
+            command = re.split(r"  +#|\. |; |, ", line)[0].strip().rstrip(".")
+            if command.split()[0] in cli.commands and command != "run":
+                found.append((path.name, command))
+    return list(dict.fromkeys(found))
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Path:
+    """A folder where the documents' commands have what they name: a model called gpt2, text."""
+    folder = tmp_path_factory.mktemp("session")
+    save_tiny_model(folder / "gpt2", family="gpt2", n_layers=2)
+    (folder / "my.txt").write_text("\n\n".join(topics.values())[:100_000])
+    (folder / "manifests").symlink_to(ROOT / "manifests")
+    return folder
+
+
+# The quickstart's model is no dependency; what these do is in .ci/run.
+ELSEWHERE = {"run manifests/quickstart.yaml"}
+SHIPPED = ("validate manifests/", "plan manifests/")
+
+
+def test_every_command_line_of_every_document_runs_in_its_order(session, monkeypatch):
+    """One after another, as a reader would type them. Cells run in this process here."""
+    monkeypatch.chdir(session)
+    stands_for = {"MANIFEST": "gpt2-mlp.yaml", "RUN": "gpt2-mlp", "NAME": "gpt2-mlp",
+                  "m.yaml": "gpt2-mlp.yaml", "MODEL": "gpt2", "[ID]": "L00",
+                  "init_from=NAME": "init_from=gpt2-mlp",
+                  "train.tokens=200M": "train.tokens=20k"}  # fmt: skip
+    lines = [line for _, line in command_lines() if line not in ELSEWHERE]
+    assert len(lines) >= 20
+    made = "init --model gpt2 --sites mlp --data my.txt"
+    for line in [made, *(line for line in lines if line != made)]:
+        words = [stands_for.get(word, word) for word in shlex.split(line)]
+        if words[0] == "init":
+            words += ["--out", "-"] if Path("gpt2-mlp.yaml").exists() else []
+        if words[0] == "run":
+            words += ["--backend", "local", "--set", "resources.threads=1"]
+        if line.startswith(SHIPPED):  # of the real models, which a folder here would hide
+            words[1] = str(ROOT / words[1])
+            monkeypatch.chdir(ROOT)
+        ended = CliRunner().invoke(cli, words)
+        assert ended.exit_code == 0, f"{line}: {ended.output}"
+        monkeypatch.chdir(session)
+    names = {path.name for path in (session / "runs").iterdir()}
+    assert names == {"gpt2-mlp", "longer"}
+
+
+def test_every_shipped_manifest_is_in_the_table_of_its_readme():
+    table = (ROOT / "manifests" / "README.md").read_text()
+    listed = re.findall(r"^\| `([a-z0-9.-]+\.yaml)` \|", table, re.M)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "manifests").glob("*.yaml"))
 
 
 def test_the_library_snippet_runs_on_a_real_suite(run):
