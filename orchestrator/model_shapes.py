@@ -12,6 +12,7 @@ from typing import Any
 
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local, read_cached_config, read_config
+from mtc_core.places import is_folder, place
 
 
 def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
@@ -22,7 +23,7 @@ def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
     known = {} if is_local(name) else _known_configs()
     if name in known:
         return ModelShape.from_config(known[name])
-    if online or Path(name).expanduser().is_dir():
+    if online or is_folder(place(name)):
         return ModelShape.from_config(read_config(name, revision))
     cached = read_cached_config(name, revision)
     return None if cached is None else ModelShape.from_config(cached)

@@ -11,6 +11,7 @@ from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
+from mtc_core.places import place
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.schedule import Schedule, rows_to_store
 from mtc_core.tokens.text import dataset_commit, source_listing, text_bytes
@@ -202,7 +203,7 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
 
 
 def _absolute(model: str) -> str:
-    return str(Path(model).expanduser().absolute()) if is_local(model) else model
+    return str(place(model).absolute()) if is_local(model) else model
 
 
 def _pins(manifest: Manifest, shape: ModelShape, root: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 from mtc_core.errors import ModelError
 from mtc_core.model.gguf_package import PREFIX, GgufPackage
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.places import is_folder, is_there, place
 
 DTYPES = ("float32", "bfloat16", "float16")
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, to tell models apart
@@ -67,7 +68,7 @@ def read_cached_config(name: str, revision: str = "main") -> dict[str, Any] | No
     if name.startswith(PREFIX) or is_local(name):
         return None
     # Looked at first, because what follows takes 0.2 s to import.
-    if not (Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}").is_dir():
+    if not is_folder(Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"):
         return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -149,17 +150,17 @@ def _locate(name: str, revision: str) -> _Place:
 
 def is_local(name: str) -> bool:
     """Whether a model's name means a folder, even a missing one; else a package or a Hub id."""
-    return name.startswith((".", "/", "~")) or Path(name).expanduser().is_dir()
+    return name.startswith((".", "/", "~")) or is_folder(place(name))
 
 
 def _local_folder(name: str) -> Path | None:
     """The folder that `name` means, or None if it can only be a Hub id. A folder wins."""
     if not is_local(name):
         return None
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
+    folder = place(name)
+    if is_folder(folder) and is_there(folder / "config.json"):
         return folder.resolve()
-    state = "has no config.json" if folder.is_dir() else "does not exist"
+    state = "has no config.json" if is_folder(folder) else "does not exist"
     raise ModelError(f"model {name!r}: the folder {folder.resolve()} {state}")
 
 
@@ -193,6 +194,8 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is not JSON: {error}") from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror})") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} should hold a JSON object, and holds a {type(content).__name__}")
     return content

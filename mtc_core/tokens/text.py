@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtc_core.errors import DataError
+from mtc_core.places import is_there, place
 from mtc_core.seeds import digest
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.text_files import read_jsonl, read_parquet, read_txt, sections
@@ -77,17 +78,14 @@ def is_hub(data: DataConfig) -> bool:
     path = data.path
     local = path == PYTHON_DOCS or path.startswith((".", "/", "~")) or path.endswith("/")
     return not (
-        local
-        or path.count("/") > 1
-        or _suffix(Path(path)) in READERS
-        or Path(path).expanduser().exists()
+        local or path.count("/") > 1 or _suffix(Path(path)) in READERS or is_there(place(path))
     )
 
 
 def is_elsewhere(data: DataConfig) -> bool:
     """Whether data.path is a local path that this machine does not have."""
     local = data.path != PYTHON_DOCS and not is_hub(data)
-    return local and not Path(data.path).expanduser().exists()
+    return local and not is_there(place(data.path))
 
 
 def dataset_commit(data: DataConfig) -> str | None:
@@ -128,8 +126,15 @@ def text_bytes_here(data: DataConfig) -> int | None:
 
 def _files(data: DataConfig) -> list[Path]:
     """The files behind a local data.path, sorted by name."""
-    path = Path(data.path).expanduser()
-    if not path.exists():
+    try:
+        return _listed(data)
+    except OSError as error:
+        raise DataError(f"data.path: {data.path} cannot be read ({error.strerror})") from None
+
+
+def _listed(data: DataConfig) -> list[Path]:
+    path = place(data.path)
+    if not is_there(path):
         raise DataError(f"data.path: {data.path} does not exist (looked at {path.absolute()})")
     if path.is_dir():
         entries = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from mtc_core.errors import ModelError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
@@ -152,7 +153,10 @@ def _check(tree: Node, void: Sequence[KeyPath]) -> tuple[Manifest | None, list[M
     draft = Draft.without(wrong, raw) if wrong or not manifest else Draft.of(manifest)
     shape = None
     if draft.model:
-        shape = find_shape(draft.model.name, draft.model.revision, online=False)
+        try:
+            shape = find_shape(draft.model.name, draft.model.revision, online=False)
+        except ModelError as error:
+            mistakes.append((("model", "name"), str(error)))
     return manifest, mistakes + mistakes_across(draft, shape)
 
 

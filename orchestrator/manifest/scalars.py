@@ -152,6 +152,8 @@ def text(
 
     def read(value: object) -> str:
         characters = _scalar(value, f"must be text, found {found(value)}")
+        if any(ord(character) < ord(" ") for character in characters):
+            raise Wrong(f"must not hold control characters, found {found(characters)}")
         if not re.fullmatch(pattern, characters):
             raise Wrong(f"{wanted}, found {found(characters)}")
         return characters

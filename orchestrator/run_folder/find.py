@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
+from mtc_core.places import place
 from orchestrator.run_folder.disk_errors import disk_errors
 
 
 def find_run(run: str, root: Path | str) -> Path:
     """A run folder by its path, or by its name under the root. Raises ConfigError."""
-    for folder in (Path(run).expanduser(), Path(root) / run):
+    for folder in (place(run), Path(root) / run):
         with disk_errors(folder, "read"):
             if (folder / "resolved.json").is_file():
                 return folder

@@ -42,10 +42,12 @@ def test_a_mistake_is_told_with_its_line_and_key_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     write_manifest(tmp_path, spoilt)
     (tmp_path / "short.txt").write_text("No holdout is left. " * 50)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
     ended = CliRunner().invoke(cli, [command[0], "m.yaml", *command[1:]])
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines() == message
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.yaml", "short.txt"]
+    assert ended.stderr.replace(str(tmp_path), "{here}").splitlines() == message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "m.yaml", "short.txt"]
 
 
 def test_there_are_many_mistakes_and_every_kind_of_problem_is_among_them() -> None:
