@@ -159,7 +159,8 @@ def text(
         return characters
 
     # To YAML a name such as 010 is a number.
-    told = json or {**_pattern(pattern), "type": ["string", "number"]}
+    written = _pattern(rf"(?![\s\S]*[\x00-\x1f])(?:{pattern})")
+    told = json or {**written, "type": ["string", "number"]}
     return Reader(read, accepts, told)
 
 
