@@ -53,7 +53,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     yield temporary
+    readers = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors asks nobody
     for file in sorted(temporary.iterdir()):
+        file.chmod(readers)
         sync(file)
     sync(temporary)
     if path.exists():

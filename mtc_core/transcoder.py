@@ -73,6 +73,13 @@ class MatryoshkaTranscoder(nn.Module):
     def d_sae(self) -> int:
         return self.W_enc.shape[0]
 
+    def extra_repr(self) -> str:
+        sizes = "+".join(map(str, self.spec.group_sizes))
+        return (
+            f"{self.spec.source} -> {self.spec.target}, d_in {self.d_in}, d_out {self.d_out}, "
+            f"groups {sizes}, k {self.spec.k}, {self.spec.selection}"
+        )
+
     def pre_activations(self, x: Tensor) -> Tensor:
         """[..., d_in] -> [..., d_sae], before relu and selection."""
         return torch.nn.functional.linear(x.to(self.W_enc.dtype), self.W_enc, self.b_enc)
@@ -206,6 +213,8 @@ def expected_shapes(spec: TranscoderSpec, d_in: int, d_out: int) -> dict[str, tu
 def load_suite(run: str | Path, device: str = "cpu") -> dict[str, MatryoshkaTranscoder]:
     """All finished transcoders of a run folder, by id. Raises CheckpointError if there is none."""
     folder = Path(run) / "transcoders"
+    if not folder.is_dir():
+        raise CheckpointError(f"{run} is no run folder: there is no {folder}")
     finals = sorted(path.parent for path in folder.glob(f"*/final/{CONFIG}"))
     if not finals:
         raise CheckpointError(

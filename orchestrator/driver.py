@@ -49,6 +49,8 @@ def run(request: Request, backend: Backend, console: Console) -> int:
                 code = _train_and_report(opened, backend, audience, interrupt, lost, console)
             else:
                 log.info("nothing left to train")
+                for note in opened.notes:
+                    console.print(note, soft_wrap=True)
                 console.print(f"{folder.path}: nothing left to train")
                 code = _exit_code(show_end(console, folder, opened.ids, costs=[]))
             log.info("end: exit code %d", code)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mtc_core.errors import ConfigError
+from orchestrator.differing import differing
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.suite import Suite, training_seconds
@@ -26,27 +28,31 @@ class Ended:
     evaluation: dict[str, Any] | None
     failure: str | None
     done: bool
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
         return "done" if self.done else "failed" if self.failure else "unfinished"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: id, state, and figures or the reason of the failure where there are any."""
+        """JSON-able: id, state, the spec, and figures or the reason of the failure where there are
+        any."""
         reason = {"reason": self.failure} if self.failure else {}
-        return {"id": self.id, "state": self.state, **reason, **(self.evaluation or {})}
+        figures = self.evaluation or {}
+        return {"id": self.id, "state": self.state, **reason, **self.spec, **figures}
 
 
 def read_ended(run: RunFolder, ids: Sequence[str]) -> list[Ended]:
     """What is on disk of each transcoder of a run."""
-    return [_ended(id, run.transcoder(id)) for id in ids]
+    specs = (run.recorded() or {}).get("specs", {})
+    return [_ended(id, run.transcoder(id), specs.get(id, {})) for id in ids]
 
 
-def _ended(id: str, folder: TranscoderFolder) -> Ended:
+def _ended(id: str, folder: TranscoderFolder, spec: Mapping[str, Any]) -> Ended:
     # evaluation.json is written before final/, without which it will be written again.
     done = folder.final.exists()
     evaluation = _read(folder.evaluation) if done else None
-    return Ended(id, evaluation, (_read(folder.failed) or {}).get("reason"), done)
+    return Ended(id, evaluation, (_read(folder.failed) or {}).get("reason"), done, spec)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -59,22 +65,38 @@ def _read(path: Path) -> dict[str, Any] | None:
 def show_quality(console: Console, rows: list[Ended]) -> None:
     """Held-out figures of the test half: a table, or lines where the terminal is narrow."""
     console.print(
-        "held-out test text; FVU: 1 is the mean, 0 is perfect; ordinary rows unless said",
-        soft_wrap=True,
+        "held-out test text; FVU: 1 is the mean, 0 is perfect; of ordinary rows, and of all rows"
     )
     after = {row.evaluation["dead_after_tokens"] for row in rows if row.evaluation}
     if after:
-        console.print(f"dead: silent for the last {max(after):,} rows of training", soft_wrap=True)
-    heads = ("transcoder", "FVU by prefix", "FVU all", "ridge", "extreme rows/var", "L0", "dead %")
-    show_rows(console, heads, [_cells(row) for row in rows])
+        console.print(f"dead: silent for the last {max(after):,} rows of training")
+    apart = differing([row.spec for row in rows])
+    heads = ("FVU by prefix", "all rows", "ridge", "extreme rows/var", "L0", "dead %")
+    cells = [
+        (row.id, *words, *_cells(row)) for row, *words in zip(rows, *apart.values(), strict=True)
+    ]
+    show_rows(console, ("transcoder", *apart, *heads), cells, left=("group_sizes",))
+    for line in _remarks(rows):
+        console.print(line)
+
+
+def _remarks(rows: Sequence[Ended]) -> Iterator[str]:
+    """What a reader of the table should not overlook."""
+    widths = {tuple(accumulate(row.spec.get("group_sizes", ()))) for row in rows}
+    if len(widths) == 1 and (only := widths.pop()):
+        yield f"prefixes: the first {', '.join(f'{width:,}' for width in only)} latents"
+    ordinary = {row.id: row.evaluation["ordinary"] for row in rows if row.evaluation}
+    plain = [id for id, figures in ordinary.items() if figures["fvu"] > figures["fvu_ridge"]]
+    if plain:
+        few = ", ".join(plain[:3]) + (f" and {len(plain) - 3} more" if len(plain) > 3 else "")
+        yield f"worse than a linear map (ridge): {few}; train longer, or raise k or the sizes"
 
 
 def _cells(row: Ended) -> tuple[str, ...]:
     if row.evaluation is None:
-        return row.id, _unfinished(row), "", "", "", "", ""
+        return _unfinished(row), "", "", "", "", ""
     ordinary, everything, extreme, dead = _parts(row.evaluation)
     return (
-        row.id,
         " ".join(f"{fvu:.3f}" for fvu in ordinary["fvu_by_prefix"]),
         f"{everything['fvu']:.3f}",
         f"{ordinary['fvu_ridge']:.3f}",

@@ -70,7 +70,7 @@ class PlainView:
         if not self._due(suite.phase):
             return
         known = [row.fvu for row in suite.transcoders if row.fvu is not None]
-        mean = f"  mean FVU {sum(known) / len(known):.3f}" if known else ""
+        mean = f"  mean batch FVU {sum(known) / len(known):.3f}" if known else ""
         self.note(f"{headline(suite)}{mean}")
 
     def note(self, text: str) -> None:
@@ -112,7 +112,7 @@ class LiveView:
         self._live.stop()
 
 
-HEADS = ("transcoder", "step", "FVU", "L0", "dead %", "state")
+HEADS = ("transcoder", "step", "batch FVU", "L0", "dead %", "state")
 _LEAVE_OUT = ("step", "dead %", "L0", "state")  # on a narrow screen, in this order
 
 

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.differing import differing
 from orchestrator.planning.cell_plan import Part
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.placement import device_names
@@ -54,10 +55,12 @@ def _rest(plan: Plan, inventory: Inventory) -> Iterator[RenderableType]:
 
 
 def _show_transcoders(console: Console, plan: Plan) -> None:
-    heads = ("transcoder", "d_in", "d_out", "d_sae", "factor", "k", "memory", "MFLOP/token")
+    apart = differing([t.spec for t in plan.transcoders], but=("k",))
+    heads = ("d_in", "d_out", "d_sae", "factor", "k", "memory", "MFLOP/token")
     rows = [
         (
             t.id,
+            *words,
             f"{t.d_in:,}",
             f"{t.d_out:,}",
             f"{t.d_sae:,}",
@@ -66,9 +69,9 @@ def _show_transcoders(console: Console, plan: Plan) -> None:
             human_bytes(t.cost.state_bytes),
             _mega(t.cost.flops_per_token),
         )
-        for t in plan.transcoders
+        for t, *words in zip(plan.transcoders, *apart.values(), strict=True)
     ]
-    show_rows(console, heads, rows)
+    show_rows(console, ("transcoder", *apart, *heads), rows, left=("group_sizes",))
 
 
 def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
@@ -112,7 +115,10 @@ def _schedule_line(plan: Plan) -> str:
         f"training: {schedule.rows:,} rows in {schedule.steps:,} steps; "
         f"{schedule.blocks:,} blocks of {schedule.block_rows:,} rows"
     )
-    return f"{line}; {schedule.reading}" if schedule.reading else line
+    line = f"{line}; {schedule.reading}" if schedule.reading else line
+    forward = plan.forward
+    flops = forward.flops_per_token + forward.train_flops_per_token
+    return f"{line}; {schedule.rows * flops:.1e} FLOP in all"
 
 
 def _memory_heading(plan: Plan, inventory: Inventory) -> Text:
@@ -123,8 +129,8 @@ def _memory_heading(plan: Plan, inventory: Inventory) -> Text:
 
 
 def _heading(what: str, needed: int, there: int | None) -> Text:
-    available = "" if there is None else f" of {human_bytes(there)} available"
-    return Text(f"{what}: about {human_bytes(needed)}{available}")
+    available = "" if there is None else f"; {human_bytes(there)} available"
+    return Text(f"{what}: needs about {human_bytes(needed)}{available}")
 
 
 def _parts(parts: Sequence[Part]) -> Padding:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mtc_core.tokens.text import text_bytes_here
-from orchestrator.manifest import Manifest, load_manifest
+from orchestrator.manifest import Manifest, load_manifest, unchecked
 from orchestrator.messages import ManifestError, Problem
 from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import (
@@ -62,6 +62,8 @@ def plan_manifest(
     inventory = _imagined(manifest, elsewhere) if elsewhere else _here(manifest, root)
     text_bytes = text_bytes_here(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes)
+    open_questions = tuple(f"not checked: {line}" for line in unchecked(manifest))
+    plan = replace(plan, notes=(*plan.notes, *open_questions))
     lacking = shortages(plan, inventory, root)
     ways = remedies(manifest, shape, inventory, len(plan.cells)) if lacking else []
     return Planned(plan, inventory, lacking, ways)

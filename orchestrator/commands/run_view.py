@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from mtc_core.errors import ConfigError, MtcError
+from orchestrator.differing import differing
 from orchestrator.manifest import load_manifest
 from orchestrator.registry.index import open_index
 from orchestrator.run_folder.folder import RunFolder
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
     from orchestrator.prepare import Request
 
 CURVE_LINES = 20
+BATCH_FIGURES = ("fvu", "fvu_by_prefix", "l0", "dead_share")
 
 
 def run_state(folder: Path) -> dict[str, Any]:
     """How a run stands: JSON-able. A run without status.json never got to training."""
-    return _state(folder, figures(folder))
+    rows = figures(folder)
+    state = _state(folder, rows)
+    for row, ended in zip(state["transcoders"], rows, strict=True):
+        row["spec"] = dict(ended.spec)
+    return state
 
 
 def print_end(request: Request, code: int) -> None:
@@ -52,7 +58,7 @@ def _state(folder: Path, rows_on_disk: list[Ended]) -> dict[str, Any]:
     known = {row["id"]: row for row in live.get("transcoders", [])}
     rows = []
     for ended in rows_on_disk:
-        row = known.get(ended.id, {"id": ended.id, "step": 0, "state": "waiting"})
+        row = _with_batch(known.get(ended.id, {"id": ended.id, "step": 0, "state": "waiting"}))
         if ended.done:
             figures_of = {"test": ended.evaluation["ordinary"]} if ended.evaluation else {}
             row |= {"state": "done", **figures_of}
@@ -62,6 +68,14 @@ def _state(folder: Path, rows_on_disk: list[Ended]) -> dict[str, Any]:
             row |= {"state": "waiting"}
         rows.append(row)
     return {**live, "run": str(folder), "transcoders": rows}
+
+
+def _with_batch(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of status.json whose figures, of the last logged training batch, are not to be taken
+    for held-out ones."""
+    batch = {name: row[name] for name in BATCH_FIGURES if name in row}
+    rest = {name: value for name, value in row.items() if name not in BATCH_FIGURES}
+    return {**rest, "batch": batch} if batch else rest
 
 
 def _indexed(index: sqlite3.Connection, whole: bool) -> list[Ended]:
@@ -122,19 +136,27 @@ def show_status(console: Console, state: dict[str, Any]) -> None:
         console.print(f"{rate:,.0f} tokens/s in the last invocation")
     rows = []
     for row in state["transcoders"]:
-        test = row.get("test", {})
-        dead = row.get("dead_share")
+        test, batch = row.get("test", {}), row.get("batch", {})
+        dead = batch.get("dead_share")
         rows.append(
             (
-                row["id"],
                 f"{row['step']:,}",
-                _figure(test.get("fvu", row.get("fvu")), ".3f"),
-                _figure(test.get("l0", row.get("l0")), ".1f"),
+                _figure(test.get("fvu", batch.get("fvu")), ".3f"),
+                _figure(test.get("l0", batch.get("l0")), ".1f"),
                 _figure(None if dead is None else 100 * dead, ".1f"),
                 row["state"],
             )
         )
-    show_rows(console, ("transcoder", "step", "FVU", "L0", "dead %", "state"), rows)
+    ids = [row["id"] for row in state["transcoders"]]
+    apart = differing([row["spec"] for row in state["transcoders"]])
+    cells = [
+        (id, *words, *figures)
+        for id, figures, *words in zip(ids, rows, *apart.values(), strict=True)
+    ]
+    heads = ("transcoder", *apart, "step", "FVU", "L0", "dead %", "state")
+    show_rows(console, heads, cells, left=("state", "group_sizes"))
+    if any("batch" in row and "test" not in row for row in state["transcoders"]):
+        console.print("of the last logged training batch, unless done")
     for row in state["transcoders"]:
         if reason := row.get("reason"):
             console.print(f"{row['id']} {row['state']}: {reason}", soft_wrap=True)
@@ -162,6 +184,8 @@ def show_list(console: Console, states: list[dict[str, Any]]) -> None:
 def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:
     """At most CURVE_LINES of the logged steps, evenly chosen, the last among them."""
     every = max(1, -(-len(lines) // CURVE_LINES))
+    shown = f"every {every}th of {len(lines)} logged steps" if every > 1 else f"{len(lines)} steps"
+    console.print(f"{shown}; figures of the training batch of that step")
     heads = ("step", "loss", "FVU by prefix", "L0", "dead %", "extreme %", "lr")
     rows = [
         (

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from mtc_core.errors import ModelError
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import is_local
+from mtc_core.places import is_there, place
 from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
 from orchestrator.manifest.schema import ENTRY, Entry, Manifest
@@ -52,7 +54,7 @@ ELSEWHERE = {
 }
 MAX_BYTES = 4_000_000
 _WORD = r"[A-Za-z_]\w*(\[\d{1,6}\])*"
-_KEY_PATH = re.compile(rf"{_WORD}(\.{_WORD})*", re.ASCII)
+_KEY_PATH = re.compile(rf"{_WORD}(\.({_WORD}|\d{{1,6}}))*", re.ASCII)
 
 
 def load_manifest(path: str | Path, overrides: Sequence[str] = ()) -> Manifest:
@@ -86,9 +88,11 @@ def _follows(path: KeyPath, text: str, void: Sequence[KeyPath]) -> bool:
 def unchecked(manifest: Manifest) -> list[str]:
     """What `load_manifest` could not check without the model, one line each."""
     lines = []
+    model = manifest.model.name
     if not known_shape(manifest):
         lines += Draft.of(manifest).expansion(None).unchecked
-        lines.append(f"transcoders: whether {manifest.model.name} has these layers and sites")
+        here = "" if not is_local(model) or is_there(place(model)) else ", which is not here,"
+        lines.append(f"transcoders: whether {model}{here} has these layers and sites")
     if is_elsewhere(manifest.data.config()):
         lines.append(f"data.path: {manifest.data.path} is not on this machine")
     if manifest.init_from:
@@ -107,7 +111,9 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no such file{_manifests_near(path)}") from None
     except IsADirectoryError:
-        raise ManifestError(f"{path}: is a folder; give the .yaml file of a manifest") from None
+        own = path / "manifest.yaml"
+        hint = f"give {own}, its manifest" if own.is_file() else "give the .yaml of a manifest"
+        raise ManifestError(f"{path}: is a folder; {hint}") from None
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
@@ -169,11 +175,20 @@ def _mistake(details: Any) -> Mistake:
     if kind == "missing":
         return path, f"is missing; add it, such as {path[-1]}: {_example(path)}"
     if kind == "extra_forbidden":
-        keys, word = _section_at(path[:-1]).model_fields, str(path[-1])
-        ours = ELSEWHERE.get(word)
-        return path, f"unknown key{suggestion(ours if ours in keys else word, keys)}"
+        return path, f"unknown key{_instead(path)}"
     wanted = "list" if kind.startswith("tuple") else "mapping"
     return path, f"must be a {wanted} such as {_example(path)}, found {found(value)}"
+
+
+def _instead(path: KeyPath) -> str:
+    """The key that was meant: of this section, by its name elsewhere, or of another section."""
+    keys, word = _section_at(path[:-1]).model_fields, str(path[-1])
+    ours = ELSEWHERE.get(word, word)
+    homes = [f"{name}.{ours}" for name in ("train", "data", "model", "defaults", "resources")
+             if ours in _section_at((name,)).model_fields]  # fmt: skip
+    if ours in keys or not homes:
+        return suggestion(ours if ours in keys else word, keys)
+    return f"; did you mean {' or '.join(homes)}?"
 
 
 def _example(path: KeyPath) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
@@ -43,6 +44,7 @@ class TranscoderPlan:
     k: int
     cost: TranscoderCost
     forward_flops_per_token: int
+    spec: dict[str, Any]  # of TranscoderSpec.to_dict
 
     @property
     def expansion(self) -> float:
@@ -89,6 +91,7 @@ def plan_transcoder(spec: TranscoderSpec, manifest: Manifest, shape: ModelShape)
         k=spec.k,
         cost=costs.transcoder_cost(spec, d_in, d_out, manifest.train.batch_tokens),
         forward_flops_per_token=costs.forward_flops(shape, blocks, context),
+        spec=spec.to_dict(),
     )
 
 

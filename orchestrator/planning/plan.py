@@ -26,6 +26,11 @@ from orchestrator.planning.cell_plan import (
 from orchestrator.planning.inventory import Inventory, smallest_gpu
 from orchestrator.planning.placement import device_names, place
 
+FEW_STEPS = 200
+MANY_PASSES = 20
+BYTES_PER_TOKEN = 4  # of English, for most tokenizers
+ALIKE = 1.02  # as fast, within this
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardPlan:
@@ -147,7 +152,12 @@ def make_plan(
         memory=together(cells, inventory.driver_bytes) if on_cpu else fullest.memory,
         memory_device=fullest.device,
         disk=_disk(manifest, transcoders, stored_rows, text_bytes),
-        notes=(*_notes(specs, shape, manifest, inventory), *placement.notes),
+        notes=(
+            *_notes(specs, shape, manifest, inventory),
+            *_training_notes(manifest, stored_rows, text_bytes),
+            *_gpu_notes(specs, transcoders, cells, manifest, shape),
+            *placement.notes,
+        ),
     )
 
 
@@ -213,3 +223,53 @@ def _notes(
             yield f"{site}: its width is known once the model is loaded; planned as {shape.d_model}"
     if inventory.gpus is None and manifest.resources.device != "cpu":
         yield "GPUs were not looked for (`run` looks); --gpu-memory plans for some elsewhere"
+
+
+def _training_notes(
+    manifest: Manifest, stored_rows: int | None, text_bytes: int | None
+) -> Iterator[str]:
+    """What of the training is likely not meant."""
+    train = manifest.train.config()
+    if train.steps < FEW_STEPS:
+        yield (
+            f"only {train.steps} steps of {train.batch_tokens:,} rows: lower train.batch_tokens, "
+            "or raise train.tokens"
+        )
+    unused = train.tokens - train.steps * train.batch_tokens
+    if unused > train.tokens // 100:
+        yield f"train.tokens: the last {unused:,} are less than a step and are not trained"
+    if stored_rows is None and text_bytes is not None:
+        passes = train.tokens * BYTES_PER_TOKEN / text_bytes
+        if passes >= MANY_PASSES:
+            yield (
+                f"about {passes:,.0f} passes over a text of {text_bytes:,} bytes (at "
+                f"{BYTES_PER_TOKEN} bytes a token): give more text, or lower train.tokens"
+            )
+
+
+def _gpu_notes(
+    specs: Sequence[TranscoderSpec],
+    transcoders: Sequence[TranscoderPlan],
+    cells: Sequence[CellPlan],
+    manifest: Manifest,
+    shape: ModelShape,
+) -> Iterator[str]:
+    """What so many GPUs are worth, by FLOPs alone: the largest cell sets the pace."""
+    if len(cells) == 1 or cells[0].device == "cpu":
+        return
+
+    def largest(count: int) -> int:
+        planned = plan_cells(specs, transcoders, ["cuda:0"] * count, manifest, shape)
+        return max(cell.flops_per_token for cell in planned)
+
+    here = max(cell.flops_per_token for cell in cells)
+    yield f"{len(cells)} GPUs are at best {largest(1) / here:.1f} x as fast as one (by FLOPs)"
+    low, high = 1, len(cells)
+    while low < high:
+        middle = (low + high) // 2
+        if largest(middle) <= ALIKE * here:
+            high = middle
+        else:
+            low = middle + 1
+    if low < len(cells):
+        yield f"{low} GPUs would be as fast: what is left is the forward to the deepest site"

@@ -15,6 +15,8 @@ def find_run(run: str, root: Path | str) -> Path:
         with disk_errors(folder, "read"):
             if (folder / "resolved.json").is_file():
                 return folder
+    if Path(run).suffix in (".yaml", ".yml"):
+        raise ConfigError(f"{run} is a manifest; give the name: in it, or the folder of its run")
     raise ConfigError(
         f"{run}: no run folder here and no run of that name under {root}; "
         f"`mtc-orchestrate list --root {root}` shows what is there"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -183,12 +184,21 @@ class RunFolder:
                 "run with the version that began it, or give the new run another name"
             ) from None
 
+    def _begun_with(self) -> str:
+        """The `--set` options of the first invocation, which its manifest.yaml does not hold."""
+        try:
+            first = json.loads((self.path / "invocations" / "0001.begin.json").read_bytes())
+            options = [f"--set {shlex.quote(str(option))}" for option in first["overrides"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""  # told elsewhere; it only helps
+        return f"\nIt was begun with {' '.join(options)}" if options else ""
+
     def _refusal(self, differing: list[str]) -> str:
         lines = "".join(f"\n  {line}" for line in differing)
         return (
             f"{self.path} holds a run of another manifest:{lines}\n"
             "To continue it, restore these; to keep both, give this one another name "
-            "(name: in the manifest, or --set name=…).\n"
+            f"(name: in the manifest, or --set name=…).{self._begun_with()}\n"
             f"With init_from: {self.path} the new one starts from the final weights of this one."
         )
 

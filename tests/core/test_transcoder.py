@@ -203,6 +203,9 @@ def test_an_absent_folder_is_named(tmp_path):
 
 
 def test_a_suite_is_every_finished_transcoder_by_id(tmp_path):
+    with pytest.raises(CheckpointError, match="is no run folder: there is no"):
+        load_suite(tmp_path)
+    (tmp_path / "transcoders").mkdir()
     with pytest.raises(CheckpointError, match="holds no finished transcoder"):
         load_suite(tmp_path)
     first, second = trained(), trained("topk")

@@ -59,7 +59,7 @@ def test_cells_go_to_other_hardware_and_idle_gpus_are_named(tmp_path: Path) -> N
     assert "trainer-11[L11] on node 1 cuda:3: 1 transcoder" in shown
     assert "note: idle: node 1 cuda:4-7 (every transcoder has one)" in shown
     assert "note: every node needs to see the run folder" in shown
-    assert "of 80.0 GB available" in shown and "threads" not in shown
+    assert "; 80.0 GB available" in shown and "threads" not in shown
 
 
 def test_one_option_is_enough_and_memory_may_be_unknown(tmp_path: Path) -> None:

@@ -86,7 +86,10 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     write_manifest(tmp_path)
     with pytest.raises(ManifestError, match=r'mm\.yaml: .* file; did you mean ".*/m\.yaml"\?'):
         load_manifest(tmp_path / "mm.yaml")
-    with pytest.raises(ManifestError, match=r"is a folder; give the \.yaml file of a manifest"):
+    with pytest.raises(ManifestError, match=r"is a folder; give the \.yaml of a manifest"):
+        load_manifest(tmp_path)
+    (tmp_path / "manifest.yaml").write_text("")
+    with pytest.raises(ManifestError, match=r"is a folder; give .*/manifest\.yaml, its manifest"):
         load_manifest(tmp_path)
 
 

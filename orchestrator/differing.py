@@ -1,0 +1,25 @@
+"""What tells the transcoders of a suite apart, beside their sites: a sweep's own columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NAMES = ("k", "seed", "lr", "selection", "group_sizes", "prefix_weights", "aux_weight", "k_aux")
+
+
+def differing(
+    specs: Sequence[Mapping[str, Any]], but: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Name -> a word for each spec (of `TranscoderSpec.to_dict`), for every key whose value is not
+    the same in all; keys in `but` are left out."""
+    words = {name: tuple(_word(spec.get(name)) for spec in specs) for name in _NAMES}
+    return {name: each for name, each in words.items() if len(set(each)) > 1 and name not in but}
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "auto"
+    if isinstance(value, list):
+        return "+".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
