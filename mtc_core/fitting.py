@@ -102,6 +102,13 @@ def _begin(
     start: MatryoshkaTranscoder | None,
     device: str,
 ) -> TranscoderTrainer:
+    if start and (
+        (start.spec.source, start.spec.target, start.spec.group_sizes)
+        != (spec.source, spec.target, spec.group_sizes)
+    ):
+        raise ConfigError(
+            f"start is of {start.spec.id}, and {spec.id} needs the same sites and group_sizes"
+        )
     x_NI, y_NO = (torch.cat(side).to(device) for side in zip(*first, strict=True))
     weights = start.state_dict() if start else None
     return TranscoderTrainer(spec, train, measure_pair(x_NI, y_NO), device=device, start=weights)

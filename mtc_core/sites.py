@@ -24,8 +24,8 @@ KINDS: dict[str, str] = {
     "resid_post": "blocks.{layer}.hook_resid_post",
 }
 _KIND_OF_HOOK = {hook.split(".", 2)[2]: kind for kind, hook in KINDS.items()}
-_SHORT = re.compile(r"(?P<layer>\d+)\.(?P<kind>[A-Za-z0-9_]+)")
-_BLOCK_HOOK = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<rest>.+)")
+_SHORT = re.compile(r"(?P<layer>[0-9]{1,3})\.(?P<kind>[A-Za-z0-9_]+)")
+_BLOCK_HOOK = re.compile(r"blocks\.(?P<layer>[0-9]{1,3})\.(?P<rest>[A-Za-z0-9_.]+)")
 _HOOK = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.?hook_[A-Za-z0-9_]+|hook_[A-Za-z0-9_]+")
 
 

@@ -115,11 +115,12 @@ def run(
 
     request = Request(manifest, Path(root), overrides)
     cells = _backend(backend, address, dashboard=not no_dashboard)
-    code = driver.run(request, cells, make_console(EnduringConsole, stderr=as_json))
+    console = make_console(EnduringConsole, stderr=as_json)
+    code, folder = driver.run_in_folder(request, cells, console)
     if as_json:
         from orchestrator.commands.run_view import print_end
 
-        print_end(request, code)
+        print_end(folder.path, code)
     raise SystemExit(code)
 
 

@@ -35,6 +35,11 @@ def run(request: Request, backend: Backend, console: Console) -> int:
     """Train a manifest to its end, or go on where an earlier invocation stopped: an exit code.
 
     Raises MtcError for what the user can mend."""
+    return run_in_folder(request, backend, console)[0]
+
+
+def run_in_folder(request: Request, backend: Backend, console: Console) -> tuple[int, RunFolder]:
+    """The same, with the run folder."""
     manifest = load_manifest(request.manifest, request.overrides)
     folder = RunFolder(request.root, manifest.name)
     with run_lock(folder.path) as lost, _closed_at_last(backend):
@@ -44,17 +49,16 @@ def run(request: Request, backend: Backend, console: Console) -> int:
             log_start(request.manifest, request.overrides, plan.threads, plan.device)
             for note in opened.notes:
                 log.info("%s", note)
+                console.print(note, soft_wrap=True)
             if opened.unfinished:
                 audience = Audience(opened, request, backend.name, console)
                 code = _train_and_report(opened, backend, audience, interrupt, lost, console)
             else:
                 log.info("nothing left to train")
-                for note in opened.notes:
-                    console.print(note, soft_wrap=True)
                 console.print(f"{folder.path}: nothing left to train")
                 code = _exit_code(show_end(console, folder, opened.ids, costs=[]))
             log.info("end: exit code %d", code)
-    return code
+    return code, folder
 
 
 def _train_and_report(

@@ -9,6 +9,7 @@ from typing import Any
 
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
+from mtc_core.errors import ConfigError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
 from mtc_core.places import place
@@ -20,6 +21,7 @@ from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from orchestrator.cells.cell import CellJob
 from orchestrator.manifest import Manifest, expand
+from orchestrator.messages import ManifestError, Problem
 from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.planning.plan import Plan, make_plan
@@ -87,7 +89,9 @@ def open_run(
         preflight(plan, inventory, root, lambda: remedies(manifest, shape, inventory, cells))
     resolved, notes = found.resolved, list(_notes(found))
     if not found.resumed:
-        resolved["pins"] = _pins(manifest, shape, root)
+        starts, note = _starts(manifest, shape, root)
+        resolved["pins"] = {**_pins(manifest, shape), "init_from": starts}
+        notes += note
         if not _same_text(folder.recorded(), resolved) or _was_rewritten(folder.tokens, text):
             folder.forget_tokens()
         folder.begin(resolved, manifest.source_text)
@@ -206,16 +210,33 @@ def _absolute(model: str) -> str:
     return str(place(model).absolute()) if is_local(model) else model
 
 
-def _pins(manifest: Manifest, shape: ModelShape, root: Path) -> dict[str, Any]:
+def _starts(
+    manifest: Manifest, shape: ModelShape, root: Path
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Pins of the weights that transcoders start from, and what a reader should know of them."""
+    if not manifest.init_from:
+        return {}, []
+    try:
+        source = find_run(manifest.init_from, root)
+        starts, models = find_starts(source, expand(manifest, shape.n_layers), shape)
+    except ConfigError as error:
+        path = ("init_from",)
+        text = str(error).removeprefix("init_from: ")
+        raise ManifestError(str(Problem(manifest.mark(path), path, text))) from None
+    here = f"{manifest.model.name} ({model_commit(manifest.model.name, manifest.model.revision)})"
+    others = [model for model in models if model != here]
+    notes = [f"init_from: starts from transcoders of another model, {model}" for model in others]
+    return {id: start.to_dict() for id, start in starts.items()}, notes
+
+
+def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
     """What names stand for today: kept for the life of the run."""
     specs = expand(manifest, shape.n_layers)
-    starts = find_starts(find_run(manifest.init_from, root), specs) if manifest.init_from else {}
     sites = [site for spec in specs for site in (spec.source, spec.target)]
     return {
         "model": model_commit(manifest.model.name, manifest.model.revision),
         "dataset": dataset_commit(manifest.data.config()),
         "provider": resolve_provider(shape, sites, manifest.model.provider),
-        "init_from": {id: start.to_dict() for id, start in starts.items()},
     }
 
 

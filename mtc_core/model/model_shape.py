@@ -95,7 +95,8 @@ class ModelShape:
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
         """Read the fields of a Hugging Face config.json. Raises ModelError where one is missing."""
         # A multimodal config nests that of its language model.
-        text = _present({**config, **(config.get("text_config") or {})})
+        nested = config.get("text_config")
+        text = _present({**config, **(nested if isinstance(nested, dict) else {})})
         model_type = text.get("model_type")
         if not isinstance(model_type, str):
             raise ModelError("config.json names no model_type, so this is no transformers model")

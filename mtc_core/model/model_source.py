@@ -192,7 +192,7 @@ def _sample(file: Path, total: Any) -> None:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file} is not JSON: {error}") from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror})") from error

@@ -7,22 +7,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 
 from mtc_core.errors import ConfigError, MtcError
 from orchestrator.differing import differing
-from orchestrator.manifest import load_manifest
 from orchestrator.registry.index import open_index
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.status_file import read_status
 from orchestrator.summary import Ended, read_ended
 from orchestrator.tables import show_rows
-
-if TYPE_CHECKING:
-    from orchestrator.prepare import Request
 
 CURVE_LINES = 20
 BATCH_FIGURES = ("fvu", "fvu_by_prefix", "l0", "dead_share")
@@ -37,10 +33,9 @@ def run_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def print_end(request: Request, code: int) -> None:
+def print_end(folder: Path, code: int) -> None:
     """The end of a run as JSON: its state, and the exit code."""
-    name = load_manifest(request.manifest, request.overrides).name
-    click.echo(json.dumps({"exit_code": code, **run_state(request.root / name)}, indent=2))
+    click.echo(json.dumps({"exit_code": code, **run_state(folder)}, indent=2))
 
 
 def listed_state(folder: Path, whole: bool) -> dict[str, Any]:

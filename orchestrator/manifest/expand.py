@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import Any
 
 from mtc_core.config import TranscoderSpec
@@ -25,6 +26,7 @@ from orchestrator.messages import (
 )
 
 _SWEPT = ("k", "seed", "lr", "selection", "aux_weight", "k_aux")
+MAX_SPECS = 10_000
 _SIZED = ("k", "prefix_weights")  # what must fit group_sizes
 _NEEDS_MODEL = ("all", "even", "odd")
 
@@ -87,6 +89,14 @@ def expand_entries(
         if "group_sizes" in given and "group_sizes" in fallback and "d_sae" not in given:
             fields.pop("d_sae", None)  # it checks the default sizes, which this entry replaces
         if not _sizes_fit(entry, fields, path, result):
+            continue
+        each = prod(len(fields[name]) for name in _SWEPT if name in fields)
+        if len(result.specs) + each * len(pairs) > MAX_SPECS:
+            text = (
+                f"makes {each * len(pairs):,} transcoders ({each:,} for each of {len(pairs)} "
+                f"pairs); a manifest may ask for {MAX_SPECS:,} in all"
+            )
+            result.refuse(path, text)
             continue
         specs = [spec for pair in pairs for spec in _specs(pair, given, fields, path, result)]
         if n_layers is None and entry.layers in _NEEDS_MODEL:

@@ -21,7 +21,7 @@ from mtc_core.places import is_there, place
 from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
 from orchestrator.manifest.schema import ENTRY, Entry, Manifest
-from orchestrator.manifest.text import Node, read_value, read_yaml, set_value
+from orchestrator.manifest.text import MAX_DEPTH, Node, read_value, read_yaml, set_value
 from orchestrator.messages import (
     KeyPath,
     ManifestError,
@@ -52,7 +52,7 @@ ELSEWHERE = {
     "warmup": "warmup_steps",
     "wandb_project": "project",
 }
-MAX_BYTES = 4_000_000
+MAX_BYTES = 300_000  # read in seconds
 _WORD = r"[A-Za-z_]\w*(\[\d{1,6}\])*"
 _KEY_PATH = re.compile(rf"{_WORD}(\.({_WORD}|\d{{1,6}}))*", re.ASCII)
 
@@ -107,7 +107,8 @@ def known_shape(manifest: Manifest) -> ModelShape | None:
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no such file{_manifests_near(path)}") from None
     except IsADirectoryError:
@@ -117,7 +118,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
-        raise ManifestError(f"{path}: {len(data):,} bytes; a manifest has at most {MAX_BYTES:,}")
+        raise ManifestError(f"{path}: a manifest has at most {MAX_BYTES:,} bytes, this has more")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -136,7 +137,7 @@ def _apply(tree: Node, override: str) -> list[Problem]:
     """Put one `--set KEY=VALUE` into the tree."""
     key, _, value = override.partition("=")
     source = f"--set {override}"
-    if not value.strip() or not _KEY_PATH.fullmatch(key):
+    if not value.strip() or not _KEY_PATH.fullmatch(key) or key.count(".") > MAX_DEPTH:
         raise ManifestError(f"{source}: must be KEY=VALUE, such as --set train.tokens=1M")
     path: KeyPath = tuple(
         int(part) if part.isdecimal() else part for part in re.findall(r"\w+", key)

@@ -213,9 +213,11 @@ def sweep(reader: Reader) -> Reader:
         if not isinstance(value, list | tuple):
             return (reader.read(value),)
         values: tuple[Any, ...] = list_of(reader).read(value)
-        for index, item in enumerate(values):
-            if item in values[:index]:
-                raise Wrong(f"{found(value[index])} is listed twice; remove one")
+        seen: set[Any] = set()
+        for written, item in zip(value, values, strict=True):
+            if item in seen:
+                raise Wrong(f"{found(written)} is listed twice; remove one")
+            seen.add(item)
         return values
 
     several = {**_array(reader.json), "uniqueItems": True}

@@ -150,7 +150,7 @@ def _holdout(text_bytes: int | None, context: int) -> int:
 
 
 def _k(width: int) -> int:
-    return 64 if width >= 640 else max(4, 1 << (width // 16).bit_length() - 1)
+    return 64 if width >= 640 else max(4, 1 << max(1, width // 16).bit_length() - 1)
 
 
 def _short(count: int) -> str:

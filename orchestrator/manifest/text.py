@@ -125,6 +125,10 @@ class _Reader:
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(mark, events, path)
         assert isinstance(event, yaml.ScalarEvent)
+        if any("\ud800" <= character <= "\udfff" for character in event.value):
+            text = "not text: half of a character (\\ud800 to \\udfff)"
+            self.problems.append(Problem(mark, path, text))
+            return Node(mark, None)
         if event.style is None and event.value in _NO_VALUE:
             text = "has no value; give one, or remove the key to use its default"
             self.problems.append(Problem(mark, path, text))
@@ -147,7 +151,7 @@ class _Reader:
                 self._node(next(events), events, path)
                 continue
             self._refuse_extras(event, key_mark, path)
-            key = event.value
+            key = event.value.encode("utf-8", "backslashreplace").decode()
             value = self._node(next(events), events, (*path, key))
             if key == "<<":
                 text = "merge keys (<<) are not used in manifests; write the keys out"

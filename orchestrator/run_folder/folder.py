@@ -137,7 +137,7 @@ class RunFolder:
         before = {**recorded, **self._with_new_defaults(recorded)}
         if differing := list(_identity_differences(before, now)):
             if self.trained():
-                raise ConfigError(self._refusal(differing))
+                raise ConfigError(self._refusal(differing, recorded, now["specs"]))
             return Found(dict(resolved), tuple(differing), resumed=False)
         changes = [c for key in ("resources", "tracking") for c in differences(before, now, key)]
         return Found(now, tuple(changes), resumed=True)
@@ -193,13 +193,20 @@ class RunFolder:
             return ""  # told elsewhere; it only helps
         return f"\nIt was begun with {' '.join(options)}" if options else ""
 
-    def _refusal(self, differing: list[str]) -> str:
+    def _refusal(self, differing: list[str], recorded: Mapping[str, Any], specs: Any) -> str:
+        start = ""
+        if _starts_of(specs) <= _starts_of(recorded["specs"]) and not self.unfinished(
+            recorded["specs"]
+        ):
+            start = (
+                f"\nWith init_from: {self.path} the new one starts from the final weights of this "
+                "one; with another seed it reads the text in another order."
+            )
         lines = "".join(f"\n  {line}" for line in differing)
         return (
             f"{self.path} holds a run of another manifest:{lines}\n"
             "To continue it, restore these; to keep both, give this one another name "
-            f"(name: in the manifest, or --set name=…).{self._begun_with()}\n"
-            f"With init_from: {self.path} the new one starts from the final weights of this one."
+            f"(name: in the manifest, or --set name=…).{self._begun_with()}{start}"
         )
 
 
@@ -211,6 +218,11 @@ def resolve(manifest: Manifest, n_layers: int, cores: int) -> dict[str, Any]:
         plain["resources"]["threads"] = cores
     specs = {spec.id: spec.to_dict() for spec in expand(manifest, n_layers)}
     return {**plain, "specs": specs}
+
+
+def _starts_of(specs: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """What init_from goes by."""
+    return {(s["source"], s["target"], tuple(s["group_sizes"])) for s in specs.values()}
 
 
 def _identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,9 @@ from typing import Any
 from mtc_core.checkpoint import file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError
+from mtc_core.model.model_shape import ModelShape
 from mtc_core.transcoder import CONFIG, WEIGHTS, MatryoshkaTranscoder, spec_of_config
 from orchestrator.run_folder.disk_errors import disk_errors
-
-# What may differ between a transcoder and the one that starts from it, the weightiest first: of
-# several that would fit, the one that agrees in most of the first is taken.
-_MAY_DIFFER = ("seed", "k", "selection", "prefix_weights", "lr", "aux_weight", "k_aux")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,53 +55,86 @@ class Start:
         return cls(Path(plain["folder"]), plain["sha256"])
 
 
-def find_starts(run: Path, specs: Iterable[TranscoderSpec]) -> dict[str, Start]:
+def find_starts(
+    run: Path, specs: Iterable[TranscoderSpec], shape: ModelShape
+) -> tuple[dict[str, Start], list[str]]:
     """For each spec, by id, what it starts from: of the finished transcoders of `run` with the same
-    sites and group sizes, the one that is most like it.
+    sites, widths and group sizes, the one that is most like it. Beside it, the language models
+    that these were trained on, in words.
 
     Raises ConfigError, naming every spec that has none."""
-    saved = dict(_finished(run))
-    chosen: dict[str, Path] = {}
+    saved = list(_finished(run))
+    chosen: dict[str, _Saved] = {}
     lacking: list[str] = []
     for spec in specs:
-        if folder := _most_alike(spec, saved):
-            chosen[spec.id] = folder
+        fitting = [one for one in saved if one.fits(spec, shape)]
+        if fitting:
+            chosen[spec.id] = max(fitting, key=lambda one: likeness(one.spec, spec))
         else:
             sizes = ", ".join(map(str, spec.group_sizes))
             lacking.append(f"{spec.source} -> {spec.target} with group_sizes [{sizes}]")
     if lacking:
-        has = "".join(f"\n  {folder.parent.name}" for folder in saved) or " none"
+        has = "".join(f"\n  {one}" for one in saved) or " none"
         raise ConfigError(
             f"init_from: {run} has no finished transcoder for\n  "
             + "\n  ".join(lacking)
             + f"\nIt has:{has}\nTrain what is missing there to its end, or leave it out here"
         )
     with disk_errors(run, "read"):
-        return {
-            id: Start(folder.absolute(), file_digest(folder / WEIGHTS))
-            for id, folder in chosen.items()
+        starts = {
+            id: Start(one.folder.absolute(), file_digest(one.folder / WEIGHTS))
+            for id, one in chosen.items()
         }
+    return starts, sorted({one.model for one in chosen.values()})
 
 
-def _finished(run: Path) -> Iterable[tuple[Path, TranscoderSpec]]:
-    for config in sorted(run.glob(f"transcoders/*/final/{CONFIG}")):
-        with disk_errors(config, "read"):
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """A finished transcoder, by its config.json."""
+
+    folder: Path
+    spec: TranscoderSpec
+    d_in: int
+    d_out: int
+    model: str
+
+    def fits(self, spec: TranscoderSpec, shape: ModelShape) -> bool:
+        ends = ((spec.source, self.d_in), (spec.target, self.d_out))
+        alike = (self.spec.source, self.spec.target, self.spec.group_sizes)
+        return alike == (spec.source, spec.target, spec.group_sizes) and all(
+            shape.width(site) in (None, width) for site, width in ends
+        )
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, self.spec.group_sizes))
+        return f"{self.folder.parent.name}, {self.d_in} -> {self.d_out}, group_sizes [{sizes}]"
+
+
+def _finished(run: Path) -> Iterator[_Saved]:
+    for path in sorted(run.glob(f"transcoders/*/final/{CONFIG}")):
+        with disk_errors(path, "read"):
             try:
-                yield config.parent, spec_of_config(config.parent, json.loads(config.read_text()))
+                config = json.loads(path.read_text())
             except ValueError as error:
-                raise CheckpointError(f"{config} is damaged: {error}") from None
+                raise CheckpointError(f"{path} is damaged: {error}") from None
+        spec = spec_of_config(path.parent, config)
+        model = config.get("model")
+        named = f"{model.get('name')} ({model.get('commit')})" if isinstance(model, dict) else ""
+        yield _Saved(path.parent, spec, config.get("d_in"), config.get("d_out"), named)
 
 
-def _most_alike(spec: TranscoderSpec, saved: dict[Path, TranscoderSpec]) -> Path | None:
-    fitting = {
-        folder: other
-        for folder, other in saved.items()
-        if (other.source, other.target, other.group_sizes)
-        == (spec.source, spec.target, spec.group_sizes)
-    }
-
-    def likeness(folder: Path) -> tuple[bool, ...]:
-        other = fitting[folder]
-        return tuple(getattr(other, name) == getattr(spec, name) for name in _MAY_DIFFER)
-
-    return max(fitting, key=likeness, default=None)
+def likeness(other: TranscoderSpec, spec: TranscoderSpec) -> tuple[object, ...]:
+    """Greater for the one that is more like `spec`, what matters most first: how latents are
+    selected and how many, how prefixes are weighted; then what only shaped the training. Of
+    equals the one whose id comes last."""
+    return (
+        other == spec,
+        other.selection == spec.selection,
+        -abs(math.log(other.k / spec.k)),
+        other.prefix_weights == spec.prefix_weights,
+        other.seed == spec.seed,
+        other.lr == spec.lr,
+        other.aux_weight == spec.aux_weight,
+        other.k_aux == spec.k_aux,
+        other.id,
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtc_core.errors import ConfigError
+from orchestrator.messages import ManifestError
 from tests.core.tiny_models import save_tiny_model
 from tests.e2e.runs import SignalAfter, finals, run_here, run_in_child, uninterrupted
 
@@ -73,7 +74,10 @@ def test_killed_and_continued_it_comes_to_the_same_bits(first, more, tmp_path):
 def test_weights_that_are_missing_or_changed_before_the_first_checkpoint_are_told(
     first, tmp_path, monkeypatch
 ):
-    with pytest.raises(ConfigError, match=r"nothing: no run folder here and no run of that name"):
+    told = (
+        r"^--set init_from=nothing: init_from: nothing: no run folder here and no run of that name"
+    )
+    with pytest.raises(ManifestError, match=told):
         run_here(first / "small.yaml", tmp_path, *MORE[:2], "init_from=nothing")
     assert not (tmp_path / "more").exists()
     shutil.copytree(first / "small", tmp_path / "small")
@@ -88,6 +92,6 @@ def test_weights_that_are_missing_or_changed_before_the_first_checkpoint_are_tol
 
 def test_what_the_other_run_lacks_is_listed(first, tmp_path):
     options = ("name=other", f"init_from={first}/small", "defaults.group_sizes=[16, 16]")
-    with pytest.raises(ConfigError, match=r"has no finished transcoder for\n  0\.resid_mid -> "):
+    with pytest.raises(ManifestError, match=r"has no finished transcoder for\n  0\.resid_mid -> "):
         run_here(first / "small.yaml", tmp_path, *options)
     assert not (tmp_path / "other").exists()

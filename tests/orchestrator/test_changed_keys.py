@@ -110,8 +110,19 @@ def test_what_decides_the_result_is_refused_with_the_way_out(key: str, tmp_path:
         f"  {key}: {told}",
         "To continue it, restore these; to keep both, give this one another name "
         "(name: in the manifest, or --set name=…).",
-        f"With init_from: {tmp_path}/runs/t the new one starts from the final weights of this one.",
     ]
+
+
+@pytest.mark.parametrize("key", ["train.tokens", "defaults.k", "defaults.group_sizes"])
+def test_starting_from_its_weights_is_offered_where_that_works(key: str, tmp_path: Path) -> None:
+    open_and_train(tmp_path)
+    option = f"{key}={REFUSED[key][0]}"
+    for id in open_run(tmp_path).resolved["specs"]:
+        (tmp_path / "runs/t/transcoders" / id / "final").mkdir(parents=True)
+    offered = "init_from" in refusal(tmp_path, None, option)[-2:][-1]
+    assert offered == (key != "defaults.group_sizes")
+    (tmp_path / "runs/t/transcoders" / id / "final").rmdir()  # one of them is not finished
+    assert "init_from" not in "".join(refusal(tmp_path, None, option))
 
 
 @pytest.mark.parametrize("key", CONTINUES)

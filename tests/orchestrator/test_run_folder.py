@@ -114,7 +114,6 @@ def test_a_difference_is_shown_key_by_key_with_the_way_out(tmp_path: Path) -> No
         "  train.tokens: was 1000000, now 2000000",
         "To continue it, restore these; to keep both, give this one another name "
         "(name: in the manifest, or --set name=…).",
-        f"With init_from: {tmp_path}/runs/t the new one starts from the final weights of this one.",
     ]
 
 
