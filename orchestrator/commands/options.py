@@ -74,17 +74,17 @@ def set_option(command: Command) -> Command:
 
 def hardware_options(command: Command) -> Command:
     """Hardware that is not here, for `plan`."""
-    count = click.IntRange(1, 100_000)
+    nodes, gpus = click.IntRange(1, 10_000), click.IntRange(1, 64)
     for option in (
         click.option(
             "--gpu-memory", type=Size(), metavar="SIZE", help="Free memory of each of these GPUs."
         ),
         click.option(
-            "--gpus-per-node", type=count, metavar="G", help="GPUs of each of these nodes."
+            "--gpus-per-node", type=gpus, metavar="G", help="GPUs of each of these nodes."
         ),
         click.option(
             "--nodes",
-            type=count,
+            type=nodes,
             metavar="N",
             help="Plan for so many nodes instead of this machine; with any of these three options "
             "the others are 1 node, 1 GPU, memory unknown.",

@@ -112,7 +112,7 @@ def plan_cells(
         [transcoder.forward_flops_per_token for _, transcoder in pairs],
         len(devices),
         [own_bytes(transcoder, manifest) for _, transcoder in pairs],
-        device_bytes and device_bytes - shared_bytes(transcoders, manifest, shape),
+        device_bytes and device_bytes - shared_bytes(transcoders, devices[0], manifest, shape),
     )
     return tuple(
         _cell(index, device, pairs[part.start : part.stop], manifest, shape)
@@ -138,11 +138,11 @@ def own_bytes(transcoder: TranscoderPlan, manifest: Manifest) -> int:
 
 
 def shared_bytes(
-    transcoders: Sequence[TranscoderPlan], manifest: Manifest, shape: ModelShape
+    transcoders: Sequence[TranscoderPlan], device: str, manifest: Manifest, shape: ModelShape
 ) -> int:
-    """What every cell needs, whatever it trains."""
-    parts = _memory([], transcoders, manifest, shape)
-    return sum(part.bytes for part in parts if part.what != STATES) + costs.KEPT_BYTES
+    """What every cell on such a device needs, whatever it trains."""
+    parts = _memory([], transcoders, device, manifest, shape)
+    return sum(part.bytes for part in parts if part.what != STATES)
 
 
 def distinct_sites(specs: Iterable[TranscoderSpec]) -> list[Site]:
@@ -170,9 +170,8 @@ def _cell(
         blocks_run=blocks,
         forward_flops_per_token=costs.forward_flops(shape, blocks, manifest.data.context_tokens),
         train_flops_per_token=sum(t.cost.flops_per_token for t in transcoders),
-        memory=(
-            *_memory([_width(site, shape) for site in sites], transcoders, manifest, shape),
-            *([Part("freed tensors that are kept", costs.KEPT_BYTES, "")] * (device == "cpu")),
+        memory=_memory(
+            [_width(site, shape) for site in sites], transcoders, device, manifest, shape
         ),
     )
 
@@ -180,6 +179,7 @@ def _cell(
 def _memory(
     widths: Sequence[int],
     transcoders: Sequence[TranscoderPlan],
+    device: str,
     manifest: Manifest,
     shape: ModelShape,
 ) -> tuple[Part, ...]:
@@ -195,6 +195,7 @@ def _memory(
         Part(STATES, states, "group_sizes"),
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
         Part(RUNTIME, costs.RUNTIME_BYTES, ""),
+        *([Part("freed tensors that are kept", costs.KEPT_BYTES, "")] * (device == "cpu")),
     )
 
 

@@ -31,8 +31,8 @@ def place(manifest: Manifest, inventory: Inventory, transcoders: int) -> Placeme
     asked = max(1, len(gpus)) if resources.cells == "auto" else resources.cells
     cells = min(asked, transcoders)
     if gpus and cells > len(gpus):
-        has = f"there are {len(gpus)}"
-        text = f"{cells} cells need a GPU each, and {has}; use auto, or device: cpu"
+        has = "there is 1" if len(gpus) == 1 else f"there are {len(gpus)}"
+        text = f"{cells} cells need a GPU each, and {has}; use auto"
         _refuse(manifest, "cells", text)
     threads = inventory.cores if resources.threads == "auto" else resources.threads
     notes: list[str] = []
@@ -41,7 +41,7 @@ def place(manifest: Manifest, inventory: Inventory, transcoders: int) -> Placeme
     if inventory.gpus and (idle := gpus[cells:]):
         why = "every transcoder has one" if cells == transcoders else f"resources.cells is {cells}"
         notes.append(f"idle: {device_names(_cuda(idle), inventory.node_gpus)} ({why})")
-    if inventory.node_gpus:
+    if inventory.node_gpus and cells > 1:
         notes.append("every node needs to see the run folder and the model under the same paths")
     if not gpus and inventory.cores:
         assert threads is not None

@@ -64,6 +64,7 @@ class _Trial:
     def __init__(self, manifest: Manifest, shape: ModelShape, inventory: Inventory) -> None:
         self.manifest, self.shape, self.inventory = manifest, shape, inventory
         self.on_gpus = bool(inventory.gpus) and manifest.resources.device != "cpu"
+        self._device = "cuda:0" if self.on_gpus else "cpu"
         self.specs = expand(manifest, shape.n_layers)
         self.transcoders = [plan_transcoder(spec, manifest, shape) for spec in self.specs]
 
@@ -86,9 +87,21 @@ class _Trial:
         parts = fewest_parts(self._sizes(), there - self._shared() - beside)
         if parts is None or parts == 1:
             return
-        if self.on_gpus and parts > cells:
-            yield f"on {parts} such GPUs"
-        yield f"in {parts} runs one after another, each with a part of the transcoders"
+        resources = self.manifest.resources
+        if not self.on_gpus:
+            one = " with resources.cells: 1" if cells > 1 else ""
+            yield f"in {parts} runs{one} one after another, each with a part of the transcoders"
+            return
+        free = [] if resources.cells == "auto" else ["resources.cells: auto"]
+        free += [] if ":" not in resources.device else ["resources.device: auto"]
+        keys = f" with {', '.join(free)}" if free else ""
+        if parts > len(self.inventory.gpus or ()):
+            yield f"on {parts} such GPUs{keys}"
+        elif free:
+            yield f"on {parts} of these GPUs{keys}"
+        if parts > cells:
+            runs = -(-parts // cells)
+            yield f"in {runs} runs one after another, each with a part of the transcoders"
 
     def needed(self, cells: int) -> int:
         """Bytes of the memory that needs most."""
@@ -97,7 +110,8 @@ class _Trial:
         return sum(part.bytes for part in together(self._cells(cells), self.inventory.driver_bytes))
 
     def least_room(self, cells: int) -> int:
-        """Bytes of the smallest GPUs, one for each of so many cells, that would do."""
+        """Bytes of the smallest GPUs, one for each of so many cells, that would do, as a message
+        shows them."""
         sizes = self._sizes()
         low, high = max(sizes), sum(sizes)
         while low < high:
@@ -107,10 +121,12 @@ class _Trial:
                 high = middle
             else:
                 low = middle + 1
-        return min(low + self._shared(), self.fullest_bytes(cells))
+        # What two transcoders share is counted twice there: less may do, as the plan itself knows.
+        enough = [_up(low + self._shared()), _up(self.fullest_bytes(cells))]
+        return min(room for room in enough if self.fullest_bytes(cells, room) <= room)
 
-    def fullest_bytes(self, cells: int) -> int:
-        return max(cell.memory_bytes for cell in self._cells(cells))
+    def fullest_bytes(self, cells: int, room: int | None = None) -> int:
+        return max(cell.memory_bytes for cell in self._cells(cells, room))
 
     def _sizes(self) -> list[int]:
         plans = {plan.id: plan for plan in self.transcoders}
@@ -118,9 +134,16 @@ class _Trial:
         return [own_bytes(plans[spec.id], self.manifest) for spec in ordered]
 
     def _shared(self) -> int:
-        return shared_bytes(self.transcoders, self.manifest, self.shape)
+        return shared_bytes(self.transcoders, self._device, self.manifest, self.shape)
 
-    def _cells(self, count: int) -> tuple[CellPlan, ...]:
-        devices = ["cuda:0" if self.on_gpus else "cpu"] * count
-        room = smallest_gpu(self.inventory) if self.on_gpus else None
+    def _cells(self, count: int, room: int | None = None) -> tuple[CellPlan, ...]:
+        devices = [self._device] * count
+        if room is None and self.on_gpus:
+            room = smallest_gpu(self.inventory)
         return plan_cells(self.specs, self.transcoders, devices, self.manifest, self.shape, room)
+
+
+def _up(count: int) -> int:
+    """Rounded up to what a message shows, so that what it tells is enough."""
+    step = 10**8 if count < 99 * 10**9 else 10**9
+    return -(-count // step) * step

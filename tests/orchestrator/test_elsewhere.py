@@ -109,24 +109,50 @@ def fits(tmp_path: Path, inventory: Inventory, lines: dict[int, str] = ALL_LAYER
     return not shortages(make_plan(manifest, gpt2(), inventory), inventory, tmp_path)
 
 
+def told(pattern: str, ways: list[str]) -> str | None:
+    """The number that a remedy names, if it is among them."""
+    found = [match[1] for way in ways if (match := re.fullmatch(pattern, way))]
+    return found[0] if found else None
+
+
+RUNS = r"it would fit in (\d+) runs one after another, each with a part of the transcoders"
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 5])
+@pytest.mark.parametrize("memory", [1.75, 1.9, 2, 2.3, 3])
 def test_more_gpus_and_larger_ones_that_are_named_do_fit_and_fewer_or_smaller_do_not(
-    tmp_path: Path,
+    gpus: int, memory: float, tmp_path: Path
 ) -> None:
-    for memory in (int(1.75 * GB), 2 * GB, 3 * GB):
-        (more, runs, larger, *_) = ways(tmp_path, gpus_elsewhere(1, 1, memory))
-        count = int(re.fullmatch(r"it would fit on (\d+) such GPUs", more)[1])  # type: ignore[index]
-        assert fits(tmp_path, gpus_elsewhere(1, count, memory))
-        assert count == 2 or not fits(tmp_path, gpus_elsewhere(1, count - 1, memory))
-        assert runs.startswith(f"it would fit in {count} runs one after another")
-        size = float(re.fullmatch(r"it would fit on GPUs with (\S+) GB of .*", larger)[1])  # type: ignore[index]
-        assert fits(tmp_path, gpus_elsewhere(1, 1, int((size + 0.1) * GB)))
-        assert not fits(tmp_path, gpus_elsewhere(1, 1, int((size - 0.1) * GB)))
+    size = int(memory * GB)
+    if fits(tmp_path, gpus_elsewhere(1, gpus, size)):
+        return
+    listed = ways(tmp_path, gpus_elsewhere(1, gpus, size))
+    count = int(told(r"it would fit on (\d+) such GPUs", listed) or 0)
+    assert fits(tmp_path, gpus_elsewhere(1, count, size))
+    assert not fits(tmp_path, gpus_elsewhere(1, count - 1, size))
+    assert told(RUNS, listed) == str(-(-count // gpus))
+    room = float(told(r"it would fit on GPUs with (\S+) GB of free memory", listed) or 0)
+    assert fits(tmp_path, gpus_elsewhere(1, gpus, round(room * GB)))
+    assert not fits(tmp_path, gpus_elsewhere(1, gpus, round((room - 0.3) * GB)))
+
+
+def test_keys_that_keep_gpus_from_being_used_are_named(tmp_path: Path) -> None:
+    lines = {**ALL_LAYERS, 8: "resources: {cells: 1}"}
+    here = gpus_elsewhere(1, 6, 2 * GB)
+    assert ways(tmp_path, here, lines)[0] == (
+        "it would fit on 6 of these GPUs with resources.cells: auto"
+    )
+    assert fits(tmp_path, here)
+    lines = {**ALL_LAYERS, 8: "resources: {device: cuda:1}"}
+    assert ways(tmp_path, gpus_elsewhere(1, 2, 2 * GB), lines)[0] == (
+        "it would fit on 6 such GPUs with resources.device: auto"
+    )
 
 
 def test_keys_that_are_named_do_fit(tmp_path: Path) -> None:
     memory = 3 * GB
-    told = ways(tmp_path, gpus_elsewhere(1, 1, memory))[-1]
-    assert told == "it would fit with train.block_batches: 1 (another result, so another run)"
+    last = ways(tmp_path, gpus_elsewhere(1, 1, memory))[-1]
+    assert last == "it would fit with train.block_batches: 1 (another result, so another run)"
     lines = {**ALL_LAYERS, 4: "train: {tokens: 1M, block_batches: 1}"}
     assert fits(tmp_path, gpus_elsewhere(1, 1, memory), lines)
 
@@ -134,22 +160,23 @@ def test_keys_that_are_named_do_fit(tmp_path: Path) -> None:
 def test_on_a_cpu_fewer_cells_or_several_runs(tmp_path: Path) -> None:
     cells = {**ALL_LAYERS, 8: "resources: {cells: 6, threads: 1}"}
     little = Inventory(8, 6 * GB, 10**12)
-    told = ways(tmp_path, little, cells)
-    assert "it would fit with resources.cells: 1" in told
+    assert "it would fit with resources.cells: 1" in ways(tmp_path, little, cells)
     assert fits(tmp_path, little)
     less = Inventory(8, 5 * GB, 10**12)
     both = "it would fit with resources.cells: 1, train.block_batches: 1 (another result, so "
     assert ways(tmp_path, less, cells) == [
-        "it would fit in 2 runs one after another, each with a part of the transcoders",
+        "it would fit in 2 runs with resources.cells: 1 one after another, each with a part of the "
+        "transcoders",
         both + "another run)",
     ]
     half = {7: "  - {layers: 6-11, source: resid_mid, target: mlp_out}"}
-    assert fits(tmp_path, less, half)
+    assert fits(tmp_path, less, half | {8: "resources: {cells: 1, threads: 1}"})
+    assert not fits(tmp_path, less, half | {8: cells[8]})
 
 
 def test_what_can_never_fit_has_no_remedy_in_parts(tmp_path: Path) -> None:
-    told = ways(tmp_path, gpus_elsewhere(1, 1, 10**9))
-    assert not any("such GPUs" in line or "runs" in line for line in told)
+    listed = ways(tmp_path, gpus_elsewhere(1, 1, 10**9))
+    assert not any("such GPUs" in line or "runs" in line for line in listed)
 
 
 def test_a_full_disk_alone_asks_for_no_other_memory(tmp_path: Path) -> None:
@@ -164,7 +191,7 @@ def test_little_memory_for_many_gpus_is_told_shortly_and_soon(tmp_path: Path) ->
     began = time.perf_counter()
     planned = make_plan(manifest, gpt2(), inventory)
     lacking = shortages(planned, inventory, tmp_path)
-    told = remedies(manifest, gpt2(), inventory, len(planned.cells))
+    listed = remedies(manifest, gpt2(), inventory, len(planned.cells))
     assert time.perf_counter() - began < 4
     assert len(lacking) == 4 and re.fullmatch(r"\d+ more GPUs lack memory, too", lacking[-1])
-    assert re.match(r"it would fit on \d+ such GPUs", told[0])
+    assert re.match(r"it would fit on \d+ such GPUs", listed[0])
