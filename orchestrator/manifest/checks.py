@@ -6,7 +6,7 @@ not hide a mistake in another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from mtc_core.errors import ConfigError, DataError, SiteError
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.tokens.data_config import MAX_SHARE
+from mtc_core.tokens.data_config import MAX_SHARE, DataConfig
 from mtc_core.tokens.text import is_elsewhere, source_listing, text_bytes
 from orchestrator.manifest.expand import Expansion, expand_entries, fallbacks
 from orchestrator.manifest.scalars import AUTO, count
@@ -33,7 +33,7 @@ from orchestrator.messages import KeyPath, Problem, raise_problems
 Mistake = tuple[KeyPath, str]
 S = TypeVar("S", bound=BaseModel)
 STAND_IN = "0.mlp_out"
-DATA_SIZES = ("path", "context_tokens", "holdout_tokens", "shuffle_tokens")
+DATA_SIZES = ("context_tokens", "holdout_tokens", "shuffle_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,18 @@ class Draft:
         )
 
     @classmethod
-    def without(cls, wrong: list[KeyPath], raw: Mapping[str, Plain]) -> Draft:
-        """What is left of a raw manifest without the keys at or around the paths `wrong`."""
-        unread = frozenset(path[: 3 if path[0] == "transcoders" else 2] for path in wrong if path)
+    def without(
+        cls, unread: Iterable[KeyPath], unknown: Iterable[KeyPath], raw: Mapping[str, Plain]
+    ) -> Draft:
+        """What is left of a raw manifest without the keys at or around the paths `unread`, and
+        without unknown ones."""
+        wrong = frozenset(_key_of(path) for path in unread if path)
+        dropped = wrong | {_key_of(path) for path in unknown}
 
         def part(section: type[S], value: Plain, *path: str | int, **stand_in: str) -> S | None:
-            if path in unread or not isinstance(value, dict):
+            if path in wrong or not isinstance(value, dict):
                 return None
-            kept = {name: item for name, item in value.items() if (*path, name) not in unread}
+            kept = {name: item for name, item in value.items() if (*path, name) not in dropped}
             try:
                 return section.model_validate({**stand_in, **kept})
             except ValidationError:  # a required key is missing
@@ -83,14 +87,14 @@ class Draft:
             for index, entry in enumerate(listed if isinstance(listed, list) else [])
         }
         return cls(
-            count(0).read(raw["seed"]) if "seed" in raw and ("seed",) not in unread else 0,
+            count(0).read(raw["seed"]) if "seed" in raw and ("seed",) not in wrong else 0,
             part(ModelSection, raw.get("model", {}), "model"),
-            part(DataSection, raw.get("data", {}), "data"),
-            part(TrainSection, raw.get("train", {}), "train"),
+            part(DataSection, raw.get("data", {}), "data", path="python-docs"),
+            part(TrainSection, raw.get("train", {}), "train", tokens="1T"),
             part(TranscoderFields, raw.get("defaults", {}), "defaults"),
             part(ResourcesSection, raw.get("resources", {}), "resources"),
             {index: entry for index, entry in entries.items() if entry},
-            unread,
+            wrong,
         )
 
     def knows(self, section: str, *keys: str) -> bool:
@@ -98,11 +102,11 @@ class Draft:
         return not any((section, key) in self.unread for key in keys)
 
     def expansion(self, shape: ModelShape | None) -> Expansion:
-        """The specs of the sound entries; none while what they inherit is not sound."""
-        if self.defaults is None:
-            return Expansion()
-        fallback = fallbacks(self.defaults, self.seed, self.train.lr if self.train else AUTO)
-        inherited = {str(path[1]) for path in self.unread if path[0] == "defaults"}
+        """The specs of the sound entries; of the others, what is wrong beside what is unread."""
+        defaults = self.defaults or TranscoderFields()
+        fallback = fallbacks(defaults, self.seed, self.train.lr if self.train else AUTO)
+        inherited = {str(path[1]) for path in self.unread if path[0] == "defaults" and path[1:]}
+        inherited |= set() if self.defaults else set(TranscoderFields.model_fields)
         unread = {
             index: frozenset(
                 {str(path[2]) for path in self.unread if path[:2] == ("transcoders", index)}
@@ -110,9 +114,13 @@ class Draft:
             )
             for index, entry in self.entries.items()
         }
-        return expand_entries(
-            self.entries, fallback, shape.n_layers if shape else None, unread=unread
-        )
+        layers = shape.n_layers if shape else None
+        return expand_entries(self.entries, fallback, layers, unread=unread)
+
+
+def _key_of(path: KeyPath) -> KeyPath:
+    """The key of a section, or of an entry, that a path lies in."""
+    return path[: 3 if path[0] == "transcoders" else 2]
 
 
 def check_model(manifest: Manifest, shape: ModelShape) -> None:
@@ -127,18 +135,24 @@ def mistakes_across(draft: Draft, shape: ModelShape | None) -> list[Mistake]:
     mistakes = list(expansion.problems)
     if draft.train and draft.knows("train", "tokens", "batch_tokens"):
         mistakes += _of_train(draft.train)
-    if draft.data and draft.knows("data", *DATA_SIZES):
-        mistakes += _of_data(draft.data)
+    if draft.data:
+        mistakes += _of_data(draft.data, draft)
     if draft.resources and draft.knows("resources", "cells", "device"):
         mistakes += _of_resources(draft.resources)
     if shape:
         mistakes += mistakes_of_sites(expansion, shape)
-        if draft.data and shape.max_context and draft.data.context_tokens > shape.max_context:
-            text = (
-                f"{draft.data.context_tokens} is more than the {shape.max_context} positions that "
-                "the model has; lower it"
-            )
-            mistakes.append((("data", "context_tokens"), text))
+    if draft.model and draft.model.provider == "hf":
+        raw = {str(s) for e in expansion.specs for s in (e.source, e.target) if s.kind is None}
+        if raw:
+            text = f'"hf" does not know the hook {min(raw)}; use auto or bridge'
+            mistakes.append((("model", "provider"), text))
+    most = shape.max_context if shape else None
+    if most and draft.data and draft.data.context_tokens > most:
+        text = (
+            f"{draft.data.context_tokens} is more than the {most} positions that the model has; "
+            "lower it"
+        )
+        mistakes.append((("data", "context_tokens"), text))
     return mistakes
 
 
@@ -151,28 +165,33 @@ def _of_train(train: TrainSection) -> Iterator[Mistake]:
         yield ("train", "tokens"), text
 
 
-def _of_data(data: DataSection) -> Iterator[Mistake]:
-    try:
-        config = data.config()
-    except ConfigError as error:
-        yield from ((("data", field), sentence) for field, sentence in error.problems)
+def _of_data(data: DataSection, draft: Draft) -> Iterator[Mistake]:
+    if draft.knows("data", *DATA_SIZES):
+        try:
+            data.config()
+        except ConfigError as error:
+            yield from ((("data", field), sentence) for field, sentence in error.problems)
+    if draft.knows("data", "path", "column", "split", "revision", "subset", "context_tokens"):
+        yield from _of_text(DataConfig(path=data.path), data.context_tokens)
+
+
+def _of_text(text: DataConfig, context: int) -> Iterator[Mistake]:
+    """What is wrong with a text that is here."""
+    if is_elsewhere(text):
         return
-    if is_elsewhere(config):
-        return
     try:
-        available = text_bytes(source_listing(config))
+        available = text_bytes(source_listing(text))
     except DataError as error:
         yield ("data", "path"), str(error).removeprefix("data.path: ")
         return
-    needed = MAX_SHARE * 2 * config.context_tokens
+    needed = MAX_SHARE * 2 * context
     if available is not None and available < needed:
-        text = (
-            f"{config.path} has {available:,} bytes, so fewer tokens than a holdout needs: at most "
+        told = (
+            f"{text.path} has {available:,} bytes, so fewer tokens than a holdout needs: at most "
             f"one part in {MAX_SHARE} is held out, in two halves of at least one context of "
-            f"{config.context_tokens} tokens; give {needed:,} bytes or more, or lower "
-            "data.context_tokens"
+            f"{context} tokens; give {needed:,} bytes or more, or lower data.context_tokens"
         )
-        yield ("data", "path"), text
+        yield ("data", "path"), told
 
 
 def _of_resources(resources: ResourcesSection) -> Iterator[Mistake]:

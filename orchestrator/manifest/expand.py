@@ -76,20 +76,22 @@ def expand_entries(
 ) -> Expansion:
     """Expand entries by their number in the manifest; entries that could not be read are absent.
 
-    unread: keys of an entry, its own or inherited, that have a mistake already: the others are
-    checked, and nothing is made of it."""
+    unread: keys of an entry, its own or inherited, that have a mistake already: what the others
+    show is told, and no spec is made of it."""
     result = Expansion()
     for index, entry in entries.items():
         path = ("transcoders", index)
         missing = (unread or {}).get(index, frozenset())
         pairs = _pairs(entry, path, n_layers, missing, result)
-        if missing:
-            continue
-        fields = {**fallback, **(given := _given(entry))}
+        given = {name: value for name, value in _given(entry).items() if name not in missing}
+        fields = {name: value for name, value in fallback.items() if name not in missing} | given
         if "group_sizes" in given and "group_sizes" in fallback and "d_sae" not in given:
             fields.pop("d_sae", None)  # it checks the default sizes, which this entry replaces
+        if missing & {"group_sizes", "k"}:  # whatever they were to be: enough to look at the sites
+            fields |= {"group_sizes": (1,), "k": (1,), "d_sae": None, "prefix_weights": None}
         if not _sizes_fit(entry, fields, path, result):
-            continue
+            fields |= {"group_sizes": (1,), "k": (1,), "prefix_weights": None}
+            missing |= {"d_sae"}
         each = prod(len(fields[name]) for name in _SWEPT if name in fields)
         if len(result.specs) + each * len(pairs) > MAX_SPECS:
             text = (
@@ -99,6 +101,8 @@ def expand_entries(
             result.refuse(path, text)
             continue
         specs = [spec for pair in pairs for spec in _specs(pair, given, fields, path, result)]
+        if missing:
+            continue
         if n_layers is None and entry.layers in _NEEDS_MODEL:
             result.unchecked.append(f"transcoders[{index}].layers: {entry.layers}")
         else:
@@ -133,11 +137,13 @@ def _pairs(
             result.refuse((*path, end), str(error))
             continue
         ends.append(sites)
-        for layer in (site.layer or 0 for site in sites):
-            if n_layers is not None and layer >= n_layers:
-                where = end if layers is None else "layers"
-                text = f"layer {layer} is out of range; the model has layers 0 to {n_layers - 1}"
-                result.refuse((*path, where), text)
+        beyond = [s.layer for s in sites if n_layers is not None and (s.layer or 0) >= n_layers]
+        if beyond and n_layers is not None:
+            where = end if layers is None else "layers"
+            one = f"layer {beyond[0]} is"
+            told = one if len(beyond) == 1 else f"layers {beyond[0]} to {beyond[-1]} are"
+            text = f"{told} out of range; the model has layers 0 to {n_layers - 1}"
+            result.refuse((*path, where), text)
     return list(zip(*ends, strict=True)) if len(ends) == 2 else []
 
 
@@ -180,7 +186,7 @@ def _sizes_fit(entry: Entry, fields: Mapping[str, Any], path: KeyPath, result: E
         return False
     sizes, d_sae = fields["group_sizes"], fields.get("d_sae")
     if d_sae is not None and d_sae != sum(sizes):
-        inherited = entry.d_sae is None and entry.group_sizes is None
+        inherited = entry.d_sae is None
         result.refuse(
             ("defaults", "d_sae") if inherited else (*path, "d_sae"),
             f"{d_sae} is not the sum of group_sizes {found(list(sizes))}, which is {sum(sizes)}; "
@@ -212,9 +218,9 @@ def _specs(
             yield TranscoderSpec(source=pair[0], target=pair[1], **fixed, **swept)
         except ConfigError as error:
             for name, sentence in error.problems:
-                if not name and any(known == path for known, _ in result.problems):
-                    continue  # the same of another layer
-                result.refuse(_cause(name, given, fields, path), sentence)
+                where = _cause(name, given, fields, path)
+                if not any(known == where for known, _ in result.problems):
+                    result.refuse(where, sentence)  # once, not for every layer and value
 
 
 def _cause(
@@ -237,6 +243,8 @@ def _refuse_twins(result: Expansion) -> None:
         if first == position:
             continue
         origin, path = result.origins[first], ("transcoders", result.origins[position])
+        if any(known == path for known, _ in result.problems):
+            continue  # one is enough
         if result.specs[first] == spec:
             text = (
                 f"{spec.source} -> {spec.target} is the same transcoder as one of "

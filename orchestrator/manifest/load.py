@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from mtc_core.places import is_there, place
 from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
 from orchestrator.manifest.schema import ENTRY, Entry, Manifest
-from orchestrator.manifest.text import MAX_DEPTH, Node, read_value, read_yaml, set_value
+from orchestrator.manifest.text import (
+    MAX_DEPTH,
+    NO_VALUE,
+    Node,
+    read_value,
+    read_yaml,
+    set_value,
+)
 from orchestrator.messages import (
     KeyPath,
     ManifestError,
@@ -52,6 +59,7 @@ ELSEWHERE = {
     "warmup": "warmup_steps",
     "wandb_project": "project",
 }
+MISSING = "is missing"
 MAX_BYTES = 300_000  # read in seconds
 _WORD = r"[A-Za-z_]\w*(\[\d{1,6}\])*"
 _KEY_PATH = re.compile(rf"{_WORD}(\.({_WORD}|\d{{1,6}}))*", re.ASCII)
@@ -62,27 +70,41 @@ def load_manifest(path: str | Path, overrides: Sequence[str] = ()) -> Manifest:
 
     Raises ManifestError with one line per problem: file:line (or the option), key, what was found.
     """
-    text = _read_text(Path(path))
-    tree, problems = read_yaml(text, str(path))
+    return load_text(_read_text(Path(path)), str(path), overrides)
+
+
+def load_text(text: str, source: str, overrides: Sequence[str] = ()) -> Manifest:
+    """The same for the characters of a manifest; `source` is what messages call them."""
+    tree, problems = read_yaml(text, source)
     for override in overrides:
         problems += _apply(tree, override)
     # A key whose value could not be read has been told; what follows from that is noise.
-    void = [problem.path for problem in problems if tree.is_void(problem.path)]
+    void = [problem.path for problem in problems if problem.path and tree.is_void(problem.path)]
     manifest, mistakes = _check(tree, void)
+    required = {path for path, text in mistakes if text.startswith(MISSING)}
+    problems = [_without_default(problem, required) for problem in problems]
     problems += [
         Problem(tree.mark_of(key_path), key_path, text)
         for key_path, text in mistakes
-        if key_path not in void and not _follows(key_path, text, void)
+        if key_path not in void and not _follows(key_path, void)
     ]
     raise_problems(problems)
     assert manifest is not None
-    manifest.remember(text, str(path), dict(_marks(tree, ())))
+    manifest.remember(text, source, dict(_marks(tree, ())))
     return manifest
 
 
-def _follows(path: KeyPath, text: str, void: Sequence[KeyPath]) -> bool:
-    """Whether this is about an item of a list that has been told to have no value."""
-    return any(v[:-1] == path and text.startswith(f"item {v[-1]}:") for v in void if v)
+def _without_default(problem: Problem, required: Container[KeyPath]) -> Problem:
+    """A key without a value that has no default to use instead."""
+    if problem.text != NO_VALUE or problem.path not in required:
+        return problem
+    text = f"has no value; give one, such as {problem.path[-1]}: {_example(problem.path)}"
+    return Problem(problem.mark, problem.path, text)
+
+
+def _follows(path: KeyPath, void: Sequence[KeyPath]) -> bool:
+    """Whether this is about a list of which an item has been told to have no value."""
+    return any(isinstance(v[-1], int) and v[:-1] == path for v in void)
 
 
 def unchecked(manifest: Manifest) -> list[str]:
@@ -134,16 +156,20 @@ def _manifests_near(path: Path) -> str:
 
 
 def _apply(tree: Node, override: str) -> list[Problem]:
-    """Put one `--set KEY=VALUE` into the tree."""
+    """Put one `--set KEY=VALUE` into the tree; what is wrong with it."""
     key, _, value = override.partition("=")
     source = f"--set {override}"
     if not value.strip() or not _KEY_PATH.fullmatch(key) or key.count(".") > MAX_DEPTH:
-        raise ManifestError(f"{source}: must be KEY=VALUE, such as --set train.tokens=1M")
+        text = "must be KEY=VALUE, such as --set train.tokens=1M"
+        return [Problem(Mark(source), (), text)]
     path: KeyPath = tuple(
         int(part) if part.isdecimal() else part for part in re.findall(r"\w+", key)
     )
-    node, problems = read_value(value, source)
-    set_value(tree, path, node)
+    try:
+        node, problems = read_value(value, source)
+        set_value(tree, path, node)
+    except ManifestError as error:
+        return [Problem(Mark(source), (), str(error).removeprefix(f"{source}: "))]
     return [Problem(p.mark, path + p.path, p.text) for p in problems]
 
 
@@ -151,13 +177,20 @@ def _check(tree: Node, void: Sequence[KeyPath]) -> tuple[Manifest | None, list[M
     """The manifest of a tree, or None and all that is wrong with it but for `void` keys."""
     raw = tree.plain()
     assert isinstance(raw, dict)
-    manifest, mistakes = None, []
+    manifest, mistakes, unknown = None, [], []
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
-        mistakes = [_mistake(details) for details in error.errors(include_url=False)]
-    wrong = [*void, *(path for path, _ in mistakes)]
-    draft = Draft.without(wrong, raw) if wrong or not manifest else Draft.of(manifest)
+        for details in error.errors(include_url=False):
+            mistakes.append(_mistake(details))
+            if details["type"] == "extra_forbidden":
+                unknown.append(mistakes[-1][0])
+    unread = [*void, *(path for path, _ in mistakes if path not in unknown)]
+    unread += [meant for path in unknown if (meant := _meant(path))]  # it may be in its place
+    if unread or unknown or not manifest:
+        draft = Draft.without(unread, unknown, raw)
+    else:
+        draft = Draft.of(manifest)
     shape = None
     if draft.model:
         try:
@@ -174,22 +207,37 @@ def _mistake(details: Any) -> Mistake:
     if kind == "wrong":
         return path, details["msg"]
     if kind == "missing":
-        return path, f"is missing; add it, such as {path[-1]}: {_example(path)}"
+        return path, f"{MISSING}; add it, such as {path[-1]}: {_example(path)}"
     if kind == "extra_forbidden":
         return path, f"unknown key{_instead(path)}"
     wanted = "list" if kind.startswith("tuple") else "mapping"
     return path, f"must be a {wanted} such as {_example(path)}, found {found(value)}"
 
 
-def _instead(path: KeyPath) -> str:
-    """The key that was meant: of this section, by its name elsewhere, or of another section."""
+def _meant(path: KeyPath) -> KeyPath | None:
+    """The key of the same section that an unknown one is likely to stand for."""
     keys, word = _section_at(path[:-1]).model_fields, str(path[-1])
     ours = ELSEWHERE.get(word, word)
-    homes = [f"{name}.{ours}" for name in ("train", "data", "model", "defaults", "resources")
-             if ours in _section_at((name,)).model_fields]  # fmt: skip
-    if ours in keys or not homes:
-        return suggestion(ours if ours in keys else word, keys)
-    return f"; did you mean {' or '.join(homes)}?"
+    near = [ours] if ours in keys else difflib.get_close_matches(word, keys, n=1)
+    return (*path[:-1], near[0]) if near and not _homes(ours, path) else None
+
+
+def _homes(word: str, path: KeyPath) -> list[str]:
+    """Other sections that have a key of this name, as a user writes it."""
+    if word in _section_at(path[:-1]).model_fields:
+        return []
+    names = ("train", "data", "model", "defaults", "resources", "tracking")
+    return [f"{name}.{word}" for name in names if word in _section_at((name,)).model_fields]
+
+
+def _instead(path: KeyPath) -> str:
+    """What was meant by an unknown key: one of this section, or of another."""
+    word = str(path[-1])
+    if homes := _homes(ELSEWHERE.get(word, word), path):
+        return f"; did you mean {' or '.join(homes)}?"
+    meant = _meant(path)
+    keys = _section_at(path[:-1]).model_fields
+    return suggestion(str(meant[-1]) if meant else word, keys)
 
 
 def _example(path: KeyPath) -> str:

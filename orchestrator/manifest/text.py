@@ -17,6 +17,8 @@ from orchestrator.messages import KeyPath, ManifestError, Mark, Problem, dotted
 
 MAX_DEPTH = 20
 _EMPTY = "is empty; `mtc-orchestrate init` writes a manifest to start from"
+NO_VALUE = "has no value; give one, or remove the key to use its default"
+NO_ITEM = "has no value; give one, or remove it"
 _NO_VALUE = {"", "~", "null", "Null", "NULL"}
 
 Plain: TypeAlias = "str | list[Plain] | dict[str, Plain]"
@@ -130,7 +132,7 @@ class _Reader:
             self.problems.append(Problem(mark, path, text))
             return Node(mark, None)
         if event.style is None and event.value in _NO_VALUE:
-            text = "has no value; give one, or remove the key to use its default"
+            text = NO_ITEM if path and isinstance(path[-1], int) else NO_VALUE
             self.problems.append(Problem(mark, path, text))
             return Node(mark, None)
         return Node(mark, event.value)
