@@ -18,6 +18,7 @@ from mtc_core.errors import ModelError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local
 from mtc_core.places import is_there, place
+from mtc_core.sites import Site
 from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
 from orchestrator.manifest.schema import ENTRY, Entry, Manifest
@@ -115,6 +116,13 @@ def unchecked(manifest: Manifest) -> list[str]:
         lines += Draft.of(manifest).expansion(None).unchecked
         here = "" if not is_local(model) or is_there(place(model)) else ", which is not here,"
         lines.append(f"transcoders: whether {model}{here} has these layers and sites")
+    for index, entry in enumerate(manifest.transcoders):
+        for end in ("source", "target"):
+            written = getattr(entry, end)
+            if "hook_" in written and Site.parse(written).kind is None:
+                lines.append(
+                    f"transcoders[{index}].{end}: whether the model has the hook {written}"
+                )
     if is_elsewhere(manifest.data.config()):
         lines.append(f"data.path: {manifest.data.path} is not on this machine")
     if manifest.init_from:

@@ -124,7 +124,7 @@ def switch() -> Reader:
             raise Wrong(wanted)
         return word in _TRUE
 
-    words = sorted(_TRUE | _FALSE)
+    words = sorted(form(word) for word in _TRUE | _FALSE for form in (str, str.title, str.upper))
     return Reader(read, "`true`, `false`", _any_of({"type": "boolean"}, {"enum": words}))
 
 
@@ -159,8 +159,9 @@ def text(
         return characters
 
     # To YAML a name such as 010 is a number.
+    numeral = {"type": "integer", "minimum": 0}
     written = _pattern(rf"(?![\s\S]*[\x00-\x1f])(?:{pattern})")
-    told = json or {**written, "type": ["string", "number"]}
+    told = json or (_any_of(written, numeral) if re.fullmatch(pattern, "010") else written)
     return Reader(read, accepts, told)
 
 

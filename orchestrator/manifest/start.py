@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from mtc_core.errors import ConfigError
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import is_local
+from mtc_core.places import place
 from orchestrator.manifest.checks import mistakes_of_sites
 from orchestrator.manifest.expand import expand_entries
 from orchestrator.manifest.scalars import AUTO
@@ -69,9 +71,13 @@ def read_pair(text: str, shape: ModelShape) -> Pair:
 
 def starting_name(model: str, sites: Sequence[str]) -> str:
     """`gpt2-mlp`: a run's name from a model's and what is trained of it."""
-    named = [site for site in sites if site in PRESETS]
-    words = [model.removeprefix("package:").rstrip("/").rpartition("/")[2], *named]
-    return re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower()).strip("-._") or "run"
+    called = place(model).resolve().name if is_local(model) else model.rpartition("/")[2]
+    words = [
+        called.removeprefix("package:"),
+        *(s if s in PRESETS else s.replace(":", "-") for s in sites),
+    ]
+    cleaned = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()).strip("-._") for word in words]
+    return "-".join(word for word in cleaned if word)[:100] or "run"
 
 
 def starting_manifest(
@@ -81,8 +87,10 @@ def starting_manifest(
     pairs: Sequence[Pair],
     data: str = HUB_DATA,
     text_bytes: int | None = None,
+    columns: bool = True,
 ) -> str:
-    """YAML with comments. text_bytes: of a local text; a short one is read several times."""
+    """YAML with comments. text_bytes: of a local text; a short one is read several times. columns:
+    whether the text stands in one."""
     width = shape.d_model
     sizes = [factor * width for factor in GROUPS]
     tokens, batch = _length(text_bytes)
@@ -100,9 +108,9 @@ def starting_manifest(
         ("", ""),
         ("data:", ""),
         (f"  path: {_quoted(data)}", "Hub id, .txt, .jsonl or .parquet file, or a folder of them"),
-        *([("  column: text", "the column that holds the text")] if _has_columns(data) else []),
+        *([("  column: text", "the column that holds the text")] if columns else []),
         (f"  context_tokens: {context}", f"at most {shape.max_context}" * bool(shape.max_context)),
-        (f"  holdout_tokens: {holdout:_}", "kept from training; every reported figure is of these"),
+        (f"  holdout_tokens: {holdout:_}", "kept from training; half of it for every figure"),
         ("", ""),
         ("train:", ""),
         (f"  tokens: {_short(tokens)}", _passes(tokens, text_bytes)),
@@ -166,10 +174,6 @@ def _passes(tokens: int, text_bytes: int | None) -> str:
 
 def _why_lr(lr: str) -> str:
     return "2e-4 / sqrt(d_sae / 2**14)" if lr == "auto" else "high, because the run is short"
-
-
-def _has_columns(data: str) -> bool:
-    return not data.endswith(".txt") and data != "python-docs"
 
 
 def _what(pair: Pair, shape: ModelShape) -> str:

@@ -95,7 +95,7 @@ def run_lock(folder: Path) -> Iterator[threading.Event]:
     Raises ConfigError if another driver works there, or if the folder cannot be written."""
     path = folder / NAME
     with disk_errors(folder, "written"):
-        was_there = folder.exists()
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         me = _take(path)
     ended, lost = threading.Event(), threading.Event()
     heart = threading.Thread(
@@ -110,8 +110,8 @@ def run_lock(folder: Path) -> Iterator[threading.Event]:
         with suppress(OSError):  # the next driver finds a dead holder, and replaces it
             if _parse(path.read_bytes()) == me:
                 path.unlink()
-            if not was_there:
-                folder.rmdir()
+            for one in made:  # a run that was refused leaves nothing
+                one.rmdir()
 
 
 def _beat(path: Path, me: Holder, ended: threading.Event, lost: threading.Event) -> None:

@@ -108,10 +108,17 @@ def test_json_is_all_that_stands_on_standard_output(name: str, values: dict[str,
         assert "nothing left to train" in ended.stderr
 
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_no_color_holds_where_colour_is_forced(name: str, values: dict[str, str]) -> None:
-    forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "1"}
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", call(name, values, **forced).stdout)
+    forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    # A plan that does not fit is the one thing that is coloured.
+    options = ("--gpu-memory", "1MB", "--set", "resources.device=auto") if name == "plan" else ()
+    coloured = call(name, values, *options, **forced).stdout
+    assert bool(COLOUR.search(coloured)) == (name == "plan")
+    assert not COLOUR.search(call(name, values, *options, **forced, NO_COLOR="1").stdout)
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "run"])
