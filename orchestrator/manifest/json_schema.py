@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from orchestrator.manifest.keys import Section, may_change
 from orchestrator.manifest.scalars import Reader
-from orchestrator.manifest.schema import Entry, Manifest, Section, may_change
+from orchestrator.manifest.schema import Entry, Manifest
 from orchestrator.messages import KeyPath
 
 DRAFT = "http://json-schema.org/draft-07/schema#"  # what the YAML language server knows best

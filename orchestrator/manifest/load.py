@@ -21,7 +21,8 @@ from mtc_core.places import is_there, place
 from mtc_core.sites import Site
 from mtc_core.tokens.text import is_elsewhere
 from orchestrator.manifest.checks import Draft, Mistake, mistakes_across
-from orchestrator.manifest.schema import ENTRY, Entry, Manifest
+from orchestrator.manifest.keys import ENTRY
+from orchestrator.manifest.schema import Entry, Manifest
 from orchestrator.manifest.text import (
     MAX_DEPTH,
     NO_VALUE,

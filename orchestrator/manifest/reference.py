@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from orchestrator.manifest.keys import Section, may_change
 from orchestrator.manifest.scalars import Reader
-from orchestrator.manifest.schema import Entry, Manifest, Section, TranscoderFields, may_change
+from orchestrator.manifest.schema import Entry, Manifest, TranscoderFields
 from orchestrator.messages import KeyPath
 
 START = "<!-- keys: made by orchestrator.manifest.reference -->"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from mtc_core.config import ComputeDtype, Extreme, Selection, TrainConfig
-from mtc_core.sites import KINDS
 from mtc_core.tokens.data_config import DataConfig
+from orchestrator.manifest.keys import ENTRY, SITE, Section, key, part
 from orchestrator.manifest.scalars import (
     AUTO,
     auto_or,
@@ -37,40 +37,6 @@ _NO_SPLIT = 'topology "split" is not built yet; use auto or fused'
 # What W&B itself refuses, told before anything has run.
 _WANDB_NAME = r"(?=.*\S)[^/\\#?%:]{1,128}"
 _WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
-
-
-ENTRY = "{layers: all, source: resid_mid, target: mlp_out}"
-
-
-_SITE = {
-    "anyOf": [
-        {"enum": list(KINDS)},
-        {"type": "string", "pattern": rf"^\d+\.({'|'.join(KINDS)})$"},
-        {"type": "string", "pattern": r"^(.+\.)?hook_[A-Za-z0-9_]+$"},
-    ]
-}
-
-
-class Section(BaseModel):
-    """A mapping of a manifest: frozen, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def key(meaning: str, default: Any = ..., unit: str = "", example: str = "") -> Any:
-    """A field with what the reference says about it; a required one has an example."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit, "example": example})
-
-
-def may_change(path: KeyPath) -> bool:
-    """Whether a key may differ between two invocations of one run: it decides no bit of the result.
-    All others are the identity of a run."""
-    return path[0] in ("resources", "tracking") and path != ("resources", "threads")
-
-
-def part(example: str, default: Any = ...) -> Any:
-    """A section, with an example of what it may hold."""
-    return Field(default, json_schema_extra={"example": example})
 
 
 class ModelSection(Section):
@@ -217,11 +183,11 @@ class Entry(TranscoderFields):
     layers: Annotated[str | tuple[int, ...] | None, optional(layer_set())] = key(
         "One transcoder at each of these layers, for sites without a layer.", None
     )
-    source: Annotated[str, text(json=_SITE)] = key(
+    source: Annotated[str, text(json=SITE)] = key(
         "Site that is read: `resid_mid` (with `layers`), `8.resid_post`, or a hook name.",
         example="resid_mid",
     )
-    target: Annotated[str, text(json=_SITE)] = key(
+    target: Annotated[str, text(json=SITE)] = key(
         "Site that is predicted, written alike.", example="mlp_out"
     )
 

@@ -10,7 +10,8 @@ import pytest
 
 from mtc_core.errors import ConfigError
 from orchestrator.manifest import load_manifest
-from orchestrator.manifest.schema import Entry, Manifest, Section, TranscoderFields, may_change
+from orchestrator.manifest.keys import Section, may_change
+from orchestrator.manifest.schema import Entry, Manifest, TranscoderFields
 from orchestrator.messages import KeyPath
 from orchestrator.run_folder.folder import RunFolder, resolve
 from tests.orchestrator.manifests import write_manifest
