@@ -10,6 +10,7 @@ from typing import Any
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
 from mtc_core.errors import ConfigError
+from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
 from mtc_core.places import place
@@ -144,7 +145,9 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
 
     Goes on where it was interrupted. Raises DataError."""
     train = run.manifest.train.config()
-    progress(0, "loading the tokenizer (a GGUF package is unpacked once, about 20 s)")
+    unpacks = run.manifest.model.name.startswith(PREFIX)
+    once = " (a GGUF package is unpacked once, about 20 s)" if unpacks else ""
+    progress(0, f"loading the tokenizer{once}")
     tokenizer = load_tokenizer(
         run.manifest.model.name,
         run.pins["model"],

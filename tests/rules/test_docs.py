@@ -11,7 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mtc_core import MatryoshkaTranscoder, load_suite
+from mtc_core import MatryoshkaTranscoder, Site, load_suite
+from mtc_core.capture import make_capture
+from mtc_core.capture.families import LAYOUTS, place_of
+from mtc_core.model.model_source import load_model
+from mtc_core.sites import KINDS
 from orchestrator.cli import cli
 from orchestrator.manifest import expand, load_manifest
 from tests.core.tiny_models import save_tiny_model
@@ -136,19 +140,39 @@ def test_the_library_snippet_runs_on_a_real_suite(run):
     assert scope["y"].shape == (5, 32) and scope["a"].shape == (5, 32)
 
 
-def test_the_fit_snippet_trains_and_saves(tmp_path, monkeypatch, capsys):
+def test_the_snippet_from_model_to_latents_gives_what_training_reads(run, monkeypatch):
+    """On the tiny model: its activations are those of our own capture, position by position."""
+    monkeypatch.chdir(run.parent)
+    code = snippets(README)[1].replace("runs/my-model-mlp", str(run)).replace("my-model", "model")
+    scope: dict = {}
+    exec(code, scope)
+    loaded = load_model(str(run.parent / "model"))
+    site = Site.parse("0.resid_mid")
+    captured = make_capture(loaded, [site])(scope["ids"])[site.tensor]
+    x = scope["seen"]["x"]
+    assert torch.equal(x, captured.view_as(x))
+    assert torch.equal(scope["a"], scope["tc"].encode(x[0, 1:]))
+
+
+def test_the_fit_snippet_trains_saves_and_loads(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    basis = torch.randn(16, 24)
-
-    def rows():
-        while True:
-            a = torch.relu(torch.randn(700, 16) - 1)
-            yield a @ basis, a @ basis.flip(0)
-
-    x, y = next(rows())
-    exec(snippets(README)[1], {"rows": rows(), "x": x, "y": y})
+    scope: dict = {}
+    exec(snippets(README)[2], scope)
     assert capsys.readouterr().out.startswith("(0.")
     assert MatryoshkaTranscoder.load(tmp_path / "my_transcoder").d_sae == 128
+
+
+def test_the_format_says_where_sites_are():
+    table = FORMAT.split("## Where sites are")[1].split("\n\n")[2].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert [row[0].strip("`") for row in rows] == list(KINDS)
+    columns = {"gpt2": 1, "llama": 2, "qwen2": 2, "gemma2": 3, "gemma3": 3, "gpt_neox": 4}
+    for row in rows:
+        for family, column in columns.items():
+            module, where = place_of(LAYOUTS[family], row[0].strip("`"))
+            words = {"input": "input of", "output": "output of", "normalized": "before"}[where]
+            assert (f"`{module}`" if module else "the block") in row[column]
+            assert words in row[column]
 
 
 def test_the_format_lists_every_key_and_tensor_of_a_saved_transcoder(run):
