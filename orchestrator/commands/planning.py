@@ -62,7 +62,7 @@ def plan_manifest(
     inventory = _imagined(manifest, elsewhere) if elsewhere else _here(manifest, root)
     text_bytes = text_bytes_here(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes)
-    open_questions = tuple(f"not checked: {line}" for line in unchecked(manifest))
+    open_questions = tuple(f"not checked: {line}" for line in unchecked(manifest, shape))
     plan = replace(plan, notes=(*plan.notes, *open_questions))
     lacking = shortages(plan, inventory, root)
     ways = remedies(manifest, shape, inventory, len(plan.cells)) if lacking else []

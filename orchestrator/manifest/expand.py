@@ -40,10 +40,17 @@ class Expansion:
     origins: list[int] = field(default_factory=list)
     problems: list[tuple[KeyPath, str]] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    told: set[tuple[str, KeyPath]] = field(default_factory=set)
 
     def refuse(self, path: KeyPath, text: str) -> None:
         if (path, text) not in self.problems:
             self.problems.append((path, text))
+
+    def refuse_once(self, what: str, path: KeyPath, text: str) -> None:
+        """For what every layer and every value of a sweep would repeat in other words."""
+        if (what, path) not in self.told:
+            self.told.add((what, path))
+            self.refuse(path, text)
 
 
 def expand(manifest: Manifest, n_layers: int | None) -> tuple[TranscoderSpec, ...]:
@@ -218,9 +225,7 @@ def _specs(
             yield TranscoderSpec(source=pair[0], target=pair[1], **fixed, **swept)
         except ConfigError as error:
             for name, sentence in error.problems:
-                where = _cause(name, given, fields, path)
-                if not any(known == where for known, _ in result.problems):
-                    result.refuse(where, sentence)  # once, not for every layer and value
+                result.refuse_once(name, _cause(name, given, fields, path), sentence)
 
 
 def _cause(
@@ -243,8 +248,6 @@ def _refuse_twins(result: Expansion) -> None:
         if first == position:
             continue
         origin, path = result.origins[first], ("transcoders", result.origins[position])
-        if any(known == path for known, _ in result.problems):
-            continue  # one is enough
         if result.specs[first] == spec:
             text = (
                 f"{spec.source} -> {spec.target} is the same transcoder as one of "
@@ -255,4 +258,4 @@ def _refuse_twins(result: Expansion) -> None:
                 f"the id {spec.id} also belongs to another transcoder, of transcoders[{origin}]; "
                 "give this one another seed"
             )
-        result.refuse(path, text)
+        result.refuse_once("twin", path, text)

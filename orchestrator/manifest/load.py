@@ -109,11 +109,12 @@ def _follows(path: KeyPath, void: Sequence[KeyPath]) -> bool:
     return any(isinstance(v[-1], int) and v[:-1] == path for v in void)
 
 
-def unchecked(manifest: Manifest) -> list[str]:
-    """What `load_manifest` could not check without the model, one line each."""
+def unchecked(manifest: Manifest, shape: ModelShape | None = None) -> list[str]:
+    """What could not be checked without the model, one line each. shape: if it was found online,
+    and checked against."""
     lines = []
     model = manifest.model.name
-    if not known_shape(manifest):
+    if not (shape or known_shape(manifest)):
         lines += Draft.of(manifest).expansion(None).unchecked
         here = "" if not is_local(model) or is_there(place(model)) else ", which is not here,"
         lines.append(f"transcoders: whether {model}{here} has these layers and sites")

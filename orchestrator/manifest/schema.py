@@ -29,9 +29,10 @@ from orchestrator.manifest.scalars import (
 from orchestrator.messages import KeyPath, Mark
 
 Auto = Literal["auto"]
-NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,99}"
 _NAME_WANTED = (
-    "must be lower-case letters, digits, dots, dashes and underscores (it names a folder)"
+    "must be at most 100 lower-case letters, digits, dots, dashes and underscores (it names a "
+    "folder)"
 )
 _NO_SPLIT = 'topology "split" is not built yet; use auto or fused'
 # What W&B itself refuses, told before anything has run.

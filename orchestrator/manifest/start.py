@@ -64,6 +64,11 @@ def read_pair(text: str, shape: ModelShape) -> Pair:
     fallback = {"group_sizes": (1,), "k": (1,), "seed": (0,), "lr": (AUTO,)}
     expansion = expand_entries({0: entry}, fallback, shape.n_layers)
     problems = [*expansion.problems, *mistakes_of_sites(expansion, shape)]
+    if problems and "has no layer" in problems[0][1]:
+        raise ConfigError(
+            f"--sites {text}: give both sites a layer (8.resid_post:10.resid_mid), or neither "
+            "(resid_mid:mlp_out, at every layer)"
+        )
     if problems:
         raise ConfigError(f"--sites {text}: {problems[0][1]}")
     return pair

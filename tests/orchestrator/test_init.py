@@ -67,7 +67,7 @@ def test_pairs_of_ones_own(tmp_path: Path) -> None:
     [
         ("mpl", 'no such pair; did you mean "mlp"?; or SOURCE:TARGET, such as'),
         ("resid_mid:mlp_ouput", 'unknown site "mlp_ouput"; did you mean "mlp_out"?'),
-        ("3.resid_mid:mlp_out", '"mlp_out" has no layer'),
+        ("3.resid_mid:mlp_out", "give both sites a layer (8.resid_post:10.resid_mid), or neither"),
         ("13.resid_mid:14.mlp_out", "layer 13 is out of range; the model has layers 0 to 11"),
         ("mlp_out:mlp_out", "source 0.mlp_out and target 0.mlp_out are the same tensor"),
         ("3.resid_post:4.resid_pre", "are the same tensor"),
