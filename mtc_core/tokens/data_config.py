@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mtc_core.errors import ConfigError
 
+BYTES_PER_TOKEN = 4  # of English, for most tokenizers: a guess for texts not yet read
 MAX_SHARE = 10  # the holdout is at most one part in this many
 
 

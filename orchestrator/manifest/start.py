@@ -10,6 +10,7 @@ from mtc_core.errors import ConfigError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local
 from mtc_core.places import place
+from mtc_core.tokens.data_config import BYTES_PER_TOKEN
 from orchestrator.manifest.checks import mistakes_of_sites
 from orchestrator.manifest.expand import expand_entries
 from orchestrator.manifest.scalars import AUTO
@@ -24,7 +25,6 @@ PRESETS = {
 }
 GROUPS = (1, 2, 4, 9)  # times the model's width: 16 in all
 LONG_TOKENS = 100_000_000
-BYTES_PER_TOKEN = 4  # of English, for most tokenizers
 PASSES = 4  # over a text that is short
 LARGE_PARAMS = 10**9
 WIDE = 52  # lines beyond have their comment where they end

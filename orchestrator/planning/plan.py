@@ -12,6 +12,7 @@ from typing import Any
 
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.tokens.data_config import BYTES_PER_TOKEN
 from orchestrator.manifest import Manifest, check_model, expand
 from orchestrator.planning import costs
 from orchestrator.planning.cell_plan import (
@@ -28,7 +29,6 @@ from orchestrator.planning.placement import device_names, place
 
 FEW_STEPS = 200
 MANY_PASSES = 20
-BYTES_PER_TOKEN = 4  # of English, for most tokenizers
 ALIKE = 1.02  # as fast, within this
 
 
@@ -155,7 +155,7 @@ def make_plan(
         notes=(
             *_notes(specs, shape, manifest, inventory),
             *_training_notes(manifest, stored_rows, text_bytes),
-            *_gpu_notes(specs, transcoders, cells, manifest, shape),
+            *_gpu_notes(specs, transcoders, cells, manifest, shape, room),
             *placement.notes,
         ),
     )
@@ -253,21 +253,30 @@ def _gpu_notes(
     cells: Sequence[CellPlan],
     manifest: Manifest,
     shape: ModelShape,
+    room: int | None,
 ) -> Iterator[str]:
     """What so many GPUs are worth, by FLOPs alone: the largest cell sets the pace."""
     if len(cells) == 1 or cells[0].device == "cpu":
         return
 
-    def largest(count: int) -> int:
-        planned = plan_cells(specs, transcoders, ["cuda:0"] * count, manifest, shape)
-        return max(cell.flops_per_token for cell in planned)
+    def planned(count: int) -> tuple[CellPlan, ...]:
+        return plan_cells(specs, transcoders, ["cuda:0"] * count, manifest, shape, room)
+
+    def does(count: int) -> bool:
+        """Whether so many would hold it, and be as fast."""
+        cells = planned(count)
+        fits = room is None or max(cell.memory_bytes for cell in cells) <= room
+        return fits and max(cell.flops_per_token for cell in cells) <= ALIKE * here
 
     here = max(cell.flops_per_token for cell in cells)
-    yield f"{len(cells)} GPUs are at best {largest(1) / here:.1f} x as fast as one (by FLOPs)"
+    alone = planned(1)[0].flops_per_token
+    yield f"{len(cells)} GPUs are at best {alone / here:.1f} x as fast as one (by FLOPs)"
+    if not does(len(cells)):
+        return  # it does not fit in the first place
     low, high = 1, len(cells)
     while low < high:
         middle = (low + high) // 2
-        if largest(middle) <= ALIKE * here:
+        if does(middle):
             high = middle
         else:
             low = middle + 1

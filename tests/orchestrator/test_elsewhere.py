@@ -62,6 +62,33 @@ def test_cells_go_to_other_hardware_and_idle_gpus_are_named(tmp_path: Path) -> N
     assert "; 80.0 GB available" in shown and "threads" not in shown
 
 
+def worth(tmp_path: Path, count: int, memory: int) -> tuple[float, int]:
+    """What a plan says of so many GPUs: times faster than one, and how many would do."""
+    manifest = load_manifest(write_manifest(tmp_path, ALL_LAYERS))
+    notes = "\n".join(make_plan(manifest, gpt2(), gpus_elsewhere(1, count, memory)).notes)
+    faster = re.search(r"GPUs are at best ([\d.]+) x as fast as one", notes)
+    do = re.search(r"(\d+) GPUs would be as fast", notes)
+    return float(faster[1]) if faster else 1.0, int(do[1]) if do else count
+
+
+def test_what_more_gpus_are_worth_and_how_many_would_do(tmp_path: Path) -> None:
+    manifest = load_manifest(write_manifest(tmp_path, ALL_LAYERS))
+
+    def pace(count: int) -> int:
+        plan = make_plan(manifest, gpt2(), gpus_elsewhere(1, count, 80 * GB))
+        return max(cell.flops_per_token for cell in plan.cells)
+
+    for count in (1, 2, 3, 6, 12):
+        faster, enough = worth(tmp_path, count, 80 * GB)
+        assert faster == pytest.approx(pace(1) / pace(count), abs=0.05)
+        assert pace(enough) <= 1.02 * pace(count)
+        assert enough == 1 or pace(enough - 1) > 1.02 * pace(count)
+    # Where memory is little, as many as hold it are needed, however fast fewer would be.
+    little = 2 * GB
+    assert worth(tmp_path, 12, little)[1] >= 6 > worth(tmp_path, 12, 80 * GB)[1]
+    assert not fits(tmp_path, gpus_elsewhere(1, 5, little))
+
+
 def test_one_option_is_enough_and_memory_may_be_unknown(tmp_path: Path) -> None:
     one = json.loads(plan(tmp_path, "--gpu-memory", "24 GiB", "--json").stdout)
     assert (one["device"], one["threads"], len(one["cells"])) == ("cuda:0", None, 1)
