@@ -9,7 +9,7 @@ from typing import Any
 
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
-from mtc_core.errors import ConfigError
+from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
@@ -222,7 +222,7 @@ def _starts(
     try:
         source = find_run(manifest.init_from, root)
         starts, models = find_starts(source, expand(manifest, shape.n_layers), shape)
-    except ConfigError as error:
+    except (ConfigError, CheckpointError) as error:
         path = ("init_from",)
         text = str(error).removeprefix("init_from: ")
         raise ManifestError(str(Problem(manifest.mark(path), path, text))) from None

@@ -72,8 +72,13 @@ def _write_new(path: Path, text: str) -> None:
     from mtc_core.errors import ConfigError
 
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+        file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (a failed write takes it away)
+        try:
+            with file:
+                file.write(text)
+        except OSError:
+            path.unlink()
+            raise
     except OSError as error:
         why = "is there already" if error.errno == errno.EEXIST else f"({error.strerror})"
         raise ConfigError(f"{path} {why}; give another file with --out") from None

@@ -26,11 +26,7 @@ BATCH_FIGURES = ("fvu", "fvu_by_prefix", "l0", "dead_share")
 
 def run_state(folder: Path) -> dict[str, Any]:
     """How a run stands: JSON-able. A run without status.json never got to training."""
-    rows = figures(folder)
-    state = _state(folder, rows)
-    for row, ended in zip(state["transcoders"], rows, strict=True):
-        row["spec"] = dict(ended.spec)
-    return state
+    return _state(folder, figures(folder))
 
 
 def print_end(folder: Path, code: int) -> None:
@@ -123,7 +119,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise ConfigError(f"{path}:{number}: damaged ({error}); delete the line") from None
 
 
-def show_status(console: Console, state: dict[str, Any]) -> None:
+def show_status(console: Console, state: dict[str, Any], rows_on_disk: list[Ended]) -> None:
     step, steps = state.get("step", 0), state.get("steps", 0)
     phase = f" ({state['phase']})" if state["state"] == "running" else ""
     console.print(f"{state['run']}: {state['state']}{phase}, step {step:,}/{steps:,}")
@@ -143,7 +139,7 @@ def show_status(console: Console, state: dict[str, Any]) -> None:
             )
         )
     ids = [row["id"] for row in state["transcoders"]]
-    apart = differing([row["spec"] for row in state["transcoders"]])
+    apart = differing([ended.spec for ended in rows_on_disk])
     cells = [
         (id, *words, *figures)
         for id, figures, *words in zip(ids, rows, *apart.values(), strict=True)
@@ -179,7 +175,7 @@ def show_list(console: Console, states: list[dict[str, Any]]) -> None:
 def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:
     """At most CURVE_LINES of the logged steps, evenly chosen, the last among them."""
     every = max(1, -(-len(lines) // CURVE_LINES))
-    shown = f"every {every}th of {len(lines)} logged steps" if every > 1 else f"{len(lines)} steps"
+    shown = f"one in {every} of {len(lines)} logged steps" if every > 1 else "all logged steps"
     console.print(f"{shown}; figures of the training batch of that step")
     heads = ("step", "loss", "FVU by prefix", "L0", "dead %", "extreme %", "lr")
     rows = [

@@ -18,14 +18,15 @@ from orchestrator.run_folder.find import find_run
 @json_option
 def status(run: str, root: str, as_json: bool) -> None:
     """Show how RUN (a folder, or a name under --root) stands."""
-    from orchestrator.commands.run_view import run_state, show_status
+    from orchestrator.commands.run_view import figures, run_state, show_status
     from orchestrator.commands.terminal import make_console
 
-    state = run_state(find_run(run, root))
+    folder = find_run(run, root)
+    state = run_state(folder)
     if as_json:
         click.echo(json.dumps(state, indent=2))
     else:
-        show_status(make_console(), state)
+        show_status(make_console(), state, figures(folder))
 
 
 @click.command(name="list")

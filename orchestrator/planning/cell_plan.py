@@ -107,12 +107,13 @@ def plan_cells(
     are cut by depth so that the cell with the most FLOPs per token has as few as possible, as far
     as none then needs more than `device_bytes`."""
     pairs = sorted(zip(specs, transcoders, strict=True), key=lambda pair: depth_of(pair[0]))
+    shared = shared_bytes(transcoders, devices[0], manifest, shape)
     parts = split(
         [transcoder.cost.flops_per_token for _, transcoder in pairs],
         [transcoder.forward_flops_per_token for _, transcoder in pairs],
         len(devices),
         [own_bytes(transcoder, manifest) for _, transcoder in pairs],
-        device_bytes and device_bytes - shared_bytes(transcoders, devices[0], manifest, shape),
+        None if device_bytes is None else device_bytes - shared,
     )
     return tuple(
         _cell(index, device, pairs[part.start : part.stop], manifest, shape)

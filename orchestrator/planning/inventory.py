@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
@@ -73,9 +74,9 @@ def take_inventory(
     )
 
 
-def smallest_gpu(inventory: Inventory) -> int | None:
-    """Free bytes of the fullest GPU that somebody has looked at."""
-    return min((gpu.free_bytes for gpu in inventory.gpus or () if gpu.free_bytes), default=None)
+def least_free(gpus: Iterable[Gpu]) -> int | None:
+    """Free bytes of the fullest of these GPUs that somebody has looked at."""
+    return min((gpu.free_bytes for gpu in gpus if gpu.free_bytes is not None), default=None)
 
 
 def gpus_elsewhere(nodes: int, node_gpus: int, gpu_bytes: int | None) -> Inventory:

@@ -32,7 +32,8 @@ def place(manifest: Manifest, inventory: Inventory, transcoders: int) -> Placeme
     cells = min(asked, transcoders)
     if gpus and cells > len(gpus):
         has = "there is 1" if len(gpus) == 1 else f"there are {len(gpus)}"
-        text = f"{cells} cells need a GPU each, and {has}; use auto"
+        on_cpu = "" if inventory.cores is None else ", or device: cpu"  # not for GPUs elsewhere
+        text = f"{cells} cells need a GPU each, and {has}; use auto{on_cpu}"
         _refuse(manifest, "cells", text)
     threads = inventory.cores if resources.threads == "auto" else resources.threads
     notes: list[str] = []

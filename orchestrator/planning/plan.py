@@ -24,7 +24,7 @@ from orchestrator.planning.cell_plan import (
     plan_transcoder,
     together,
 )
-from orchestrator.planning.inventory import Inventory, smallest_gpu
+from orchestrator.planning.inventory import Gpu, Inventory, least_free
 from orchestrator.planning.placement import device_names, place
 
 FEW_STEPS = 200
@@ -134,7 +134,7 @@ def make_plan(
     specs = expand(manifest, shape.n_layers)
     placement = place(manifest, inventory, len(specs))
     transcoders = tuple(plan_transcoder(spec, manifest, shape) for spec in specs)
-    room = smallest_gpu(inventory) if placement.devices[0] != "cpu" else None
+    room = least_free(_gpus_of(placement.devices, inventory))
     cells = plan_cells(specs, transcoders, placement.devices, manifest, shape, room)
     on_cpu = cells[0].device == "cpu"
     fullest = max(cells, key=lambda cell: cell.memory_bytes)
@@ -159,6 +159,12 @@ def make_plan(
             *placement.notes,
         ),
     )
+
+
+def _gpus_of(devices: Sequence[str], inventory: Inventory) -> list[Gpu]:
+    """The GPUs behind devices, as far as somebody has looked for any."""
+    indices = [int(device.partition(":")[2]) for device in devices if device != "cpu"]
+    return [inventory.gpus[index] for index in indices] if inventory.gpus else []
 
 
 def _why(cells: Sequence[CellPlan]) -> str:

@@ -20,7 +20,7 @@ from orchestrator.planning.cell_plan import (
     shared_bytes,
     together,
 )
-from orchestrator.planning.inventory import Inventory, smallest_gpu
+from orchestrator.planning.inventory import Inventory, least_free
 from orchestrator.planning.preflight import human_bytes
 from orchestrator.planning.split import fewest_parts
 
@@ -36,7 +36,7 @@ _CHANGES: tuple[dict[str, Any], ...] = (
 def remedies(manifest: Manifest, shape: ModelShape, inventory: Inventory, cells: int) -> list[str]:
     """Ways to fit a manifest, planned with so many cells, into memories that are too small for it:
     a sentence each, none if none is known."""
-    there = smallest_gpu(inventory) if inventory.gpus else inventory.memory_bytes
+    there = least_free(inventory.gpus) if inventory.gpus else inventory.memory_bytes
     trial = _Trial(manifest, shape, inventory)
     if there is None or trial.needed(cells) <= there:
         return []
@@ -139,7 +139,7 @@ class _Trial:
     def _cells(self, count: int, room: int | None = None) -> tuple[CellPlan, ...]:
         devices = [self._device] * count
         if room is None and self.on_gpus:
-            room = smallest_gpu(self.inventory)
+            room = least_free(self.inventory.gpus or ())
         return plan_cells(self.specs, self.transcoders, devices, self.manifest, self.shape, room)
 
 

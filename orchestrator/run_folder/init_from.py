@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtc_core.checkpoint import file_digest
+from mtc_core.checkpoint import DIGESTS, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.model.model_shape import ModelShape
@@ -26,8 +26,7 @@ class Start:
     sha256: str
 
     def read(self) -> MatryoshkaTranscoder:
-        """Load it. Raises ConfigError or CheckpointError if it is not what it was."""
-        self.check()
+        """Load it; `check` comes first. Raises CheckpointError."""
         return MatryoshkaTranscoder.load(self.folder)
 
     def check(self) -> None:
@@ -42,8 +41,8 @@ class Start:
             found = file_digest(weights)
         if found != self.sha256:
             raise ConfigError(
-                f"init_from: {weights} has changed since this run began; restore it, or begin a "
-                "run of another name"
+                f"init_from: {weights} has changed since this run began, or is damaged (its "
+                "sha256 differs); restore it, or begin a run of another name"
             )
 
     def to_dict(self) -> dict[str, str]:
@@ -82,10 +81,18 @@ def find_starts(
         )
     with disk_errors(run, "read"):
         starts = {
-            id: Start(one.folder.absolute(), file_digest(one.folder / WEIGHTS))
-            for id, one in chosen.items()
+            id: Start(one.folder.absolute(), _digest(one.folder)) for id, one in chosen.items()
         }
     return starts, sorted({one.model for one in chosen.values()})
+
+
+def _digest(folder: Path) -> str:
+    """The digest of the weights as they were saved: a cell reads all of them when it starts, and
+    that is often enough for gigabytes."""
+    try:
+        return str(json.loads((folder / DIGESTS).read_bytes())[WEIGHTS])
+    except (OSError, ValueError, KeyError, TypeError):  # not there: an older or a copied one
+        return file_digest(folder / WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,9 +246,8 @@ def test_a_run_is_done_when_final_is_there_and_the_unfinished_are_told(reference
     states = [row["state"] for row in state["transcoders"]]
     assert sorted(states) == ["done", "done", "failed", "waiting"]
     figures = {row["id"]: row for row in json.loads(command("metrics", run, "--json").output)}
-    unfinished = figures[first.name]
-    assert unfinished["state"] == "unfinished" and "ordinary" not in unfinished
-    assert unfinished["source"] == "blocks.0.hook_resid_mid" and unfinished["seed"] == 0
+    specs = json.loads((run / "resolved.json").read_text())["specs"]
+    assert figures[first.name] == {"id": first.name, "state": "unfinished", **specs[first.name]}
     assert figures[second.name]["state"] == "failed"
     assert figures[second.name]["reason"] == "it diverged"
     assert [row["state"] for row in figures.values()].count("done") == 2

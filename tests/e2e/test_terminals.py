@@ -75,6 +75,14 @@ def test_every_command_is_tried_here_and_every_table_has_json() -> None:
         assert any("--json" in option.opts for option in command.params) == (name in TABLES)
 
 
+@pytest.mark.parametrize("name", commands(cli))
+def test_every_command_has_help_at_any_width(name: str) -> None:
+    for columns in ("40", "80"):
+        shown = CliRunner(env={"COLUMNS": columns}).invoke(cli, [*name.split(), "--help"])
+        assert shown.exit_code == 0 and shown.stdout.startswith(f"Usage: cli {name}")
+        assert "Show this message and exit" in " ".join(shown.stdout.split())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_at_40_columns_nothing_is_cut(name: str, values: dict[str, str]) -> None:
     ended = call(name, values, COLUMNS="40")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from orchestrator.manifest.schema import Manifest
 from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import gpus_elsewhere
 from orchestrator.planning.plan import make_plan
+from tests.cluster.runs import privately
 from tests.orchestrator.test_json_schema import errors
 
 MODELS = json.loads(Path(model_shapes.__file__).with_name("shapes.json").read_text())
@@ -148,3 +152,19 @@ def test_every_line_with_a_value_says_what_it_is_for() -> None:
     values = [line for line in lines if line.strip() and not line.endswith(":")]
     assert all("  # " in line or line.startswith("# ") for line in values)
     assert max(map(len, lines)) <= 110
+
+
+def test_a_full_disk_leaves_no_half_manifest(tmp_path: Path) -> None:
+    """A tmpfs of one page, in a mount namespace of its own."""
+    script = (
+        f"mount -t tmpfs -o size=4k,nr_inodes=3 none {tmp_path} && head -c 4096 /dev/zero > "
+        f"{tmp_path}/other && cd {tmp_path} && {sys.executable} -c "
+        "'from orchestrator.cli import main; main()' init; code=$?; ls; exit $code"
+    )
+    command = (*privately(("unshare", "--mount")), "sh", "-c", script)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout) == (2, "other\n")
+    assert ended.stderr == (
+        "gpt2-mlp.yaml (No space left on device); give another file with --out\n"
+    )

@@ -98,7 +98,7 @@ def test_weights_that_change_or_vanish_are_told(tmp_path: Path) -> None:
         start.check()
     (start.folder / "weights.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"weights\.safetensors is not there; restore it"):
-        start.read()
+        start.check()
 
 
 def test_a_damaged_neighbour_is_named(tmp_path: Path) -> None:

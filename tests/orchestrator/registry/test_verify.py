@@ -244,9 +244,7 @@ def test_list_tells_from_the_index_what_status_tells_from_the_files(
     assert [state["state"] for state in listed] == ["unreadable", "stopped", "stopped"]
     assert "resolved.json is damaged" in listed[0]["reason"]
     for state in listed[1:]:
-        whole = json.loads(command("status", state["run"], "--json").output)
-        specs = [row.pop("spec") for row in whole["transcoders"]]  # the files alone have them
-        assert state == whole and all(spec["k"] > 0 for spec in specs)
+        assert state == json.loads(command("status", state["run"], "--json").output)
     assert "test" in listed[2]["transcoders"][0] and "test" not in listed[1]["transcoders"][0]
     shown = command("list", "--root", tmp_path).output
     assert "1/4" in shown and "0/4" in shown and f"{tmp_path / 'a'}: {listed[0]['reason']}" in shown
