@@ -52,8 +52,10 @@ class ActivationProducer:
             pass
         return self.activations
 
-    def forward_block(self, b: int) -> Iterator[None]:
-        """The same in steps of one forward pass each; afterwards the rows are in `activations`."""
+    def forward_block(self, b: int, into: Activations | None = None) -> Iterator[None]:
+        """The same in steps of one forward pass each; afterwards the rows are in `into`, whose
+        tensors are used again, or in `activations`."""
+        into = self.activations if into is None else into
         block = self.schedule.block(b)
         ids_CT, flat_R = torch.from_numpy(block.ids_CT), torch.from_numpy(block.flat_rows)
         place = torch.full((ids_CT.numel(),), -1, dtype=torch.int64)
@@ -67,7 +69,7 @@ class ActivationProducer:
             there_N = place_N[place_N >= 0].to(self.device)
             for name, acts_CTD in self._forward(chunk_CT).items():
                 rows_ND = acts_CTD.flatten(0, 1)
-                buffer_RD = self._buffer(name, flat_R.numel(), rows_ND)
+                buffer_RD = _buffer(into, name, flat_R.numel(), rows_ND)
                 buffer_RD.index_copy_(0, there_N, rows_ND.index_select(0, here_N))
             yield
 
@@ -90,7 +92,8 @@ class ActivationProducer:
         with record_function("mtc.forward"):
             return self.capture(ids_CT.to(self.device, torch.int64))
 
-    def _buffer(self, name: str, n_rows: int, like_ND: Tensor) -> Tensor:
-        if name not in self.activations:
-            self.activations[name] = like_ND.new_empty(n_rows, like_ND.shape[1])
-        return self.activations[name]
+
+def _buffer(buffers: Activations, name: str, n_rows: int, like_ND: Tensor) -> Tensor:
+    if name not in buffers:
+        buffers[name] = like_ND.new_empty(n_rows, like_ND.shape[1])
+    return buffers[name]

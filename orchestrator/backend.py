@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.cells.cell import Cell, CellJob
+from orchestrator.cells.cell import Cell
+from orchestrator.cells.job import CellJob
 from orchestrator.cells.status import CellStatus, Event
 from orchestrator.manifest import Manifest
 from orchestrator.planning.inventory import Inventory, take_inventory

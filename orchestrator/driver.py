@@ -19,8 +19,9 @@ from orchestrator.backend import Backend
 from orchestrator.cells.status import CellLost
 from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
+from orchestrator.jobs import cell_jobs
 from orchestrator.manifest import load_manifest
-from orchestrator.prepare import OpenRun, Request, cell_jobs, open_run, write_tokens
+from orchestrator.prepare import OpenRun, Request, open_run, write_tokens
 from orchestrator.run_folder.disk_errors import out_of_space
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import LockLost, run_lock

@@ -1,9 +1,9 @@
-"""Everything before the first forward: open the run folder, write tokens, make the cells' jobs."""
+"""Everything before the first forward: open the run folder, write tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,13 @@ from mtc_core.capture import resolve_provider
 from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.model.model_source import is_local, load_tokenizer, model_commit
-from mtc_core.places import place
+from mtc_core.model.model_source import load_tokenizer, model_commit
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.schedule import Schedule, rows_to_store
 from mtc_core.tokens.text import dataset_commit, source_listing, text_bytes
 from mtc_core.tokens.token_store import STORE, read_json
 from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
-from orchestrator.cells.cell import CellJob
 from orchestrator.manifest import Manifest, expand
 from orchestrator.messages import ManifestError, Problem
 from orchestrator.model_shapes import find_shape
@@ -30,7 +28,7 @@ from orchestrator.planning.preflight import preflight
 from orchestrator.planning.remedies import remedies
 from orchestrator.run_folder.find import find_run
 from orchestrator.run_folder.folder import Found, RunFolder, resolve
-from orchestrator.run_folder.init_from import Start, find_starts
+from orchestrator.run_folder.init_from import find_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,62 +153,13 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
     )
     blocks, context = run.plan.schedule.blocks, run.manifest.data.context_tokens
     facts = TokenizerFacts.from_hf(tokenizer)
-    writer = TokenWriter(run.folder.tokens, _data(run), facts, run.pins["dataset"])
+    writer = TokenWriter(run.folder.tokens, data_of(run), facts, run.pins["dataset"])
     store = writer.ensure(rows_to_store(blocks, train.block_rows, context), progress)
     Schedule(store, run.manifest.seed, train.block_rows).check_enough(train.batch_tokens)
     rows = store.train_rows if store.finished else None
     plan = make_plan(run.manifest, run.shape, run.inventory, rows)
     write_json_atomic(run.folder.plan, plan.to_dict())
     return plan
-
-
-def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
-    """One job for each cell of the plan that has anything left to train."""
-    unfinished = set(run.unfinished)
-    manifest, resources = run.manifest, run.manifest.resources
-    specs = {spec.id: spec for spec in expand(manifest, run.shape.n_layers)}
-    train, threads = manifest.train.config(), run.plan.threads
-    assert threads is not None, "a run knows its machine"
-    starts = {id: Start.from_dict(plain) for id, plain in run.pins.get("init_from", {}).items()}
-    return [
-        CellJob(
-            name=cell.name,
-            specs=tuple(specs[id] for id in cell.transcoders),
-            train=train,
-            seed=manifest.seed,
-            model_name=manifest.model.name,
-            model={
-                "name": _absolute(manifest.model.name),
-                "revision": run.pins["model"],
-                "dtype": manifest.model.dtype,
-                "trust_remote_code": manifest.model.trust_remote_code,
-            },
-            model_commit=run.pins["model"],
-            shape=run.shape,
-            provider=run.pins["provider"],
-            forward_contexts=manifest.model.forward_contexts,
-            context_tokens=manifest.data.context_tokens,
-            tokens=run.folder.tokens.absolute(),
-            transcoders=run.folder.transcoders.absolute(),
-            witness=witness.absolute(),
-            device=cell.device,
-            memory_bytes=cell.memory_bytes,
-            threads=threads,
-            checkpoint_s=60 * resources.checkpoint_minutes,
-            checkpoint_keep=resources.checkpoint_keep,
-            starts={id: starts[id] for id in cell.transcoders if id in starts},
-            provenance={
-                "data": asdict(_data(run)),
-                "train": {**asdict(train), "seed": manifest.seed},
-            },
-        )
-        for cell in run.plan.cells
-        if unfinished.intersection(cell.transcoders)
-    ]
-
-
-def _absolute(model: str) -> str:
-    return str(place(model).absolute()) if is_local(model) else model
 
 
 def _starts(
@@ -243,6 +192,7 @@ def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
     }
 
 
-def _data(run: OpenRun) -> DataConfig:
+def data_of(run: OpenRun) -> DataConfig:
+    """The text that a run reads, at the commit that it began with."""
     data = run.manifest.data.config()
     return replace(data, revision=run.pins["dataset"]) if run.pins["dataset"] else data

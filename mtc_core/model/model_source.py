@@ -127,6 +127,13 @@ def model_commit(name: str, revision: str = "main") -> str:
     return _locate(name, revision).commit
 
 
+def model_description(name: str, revision: str = "main") -> str:
+    """`LoadedModel.description` without loading."""
+    if name.startswith(PREFIX):
+        return GgufPackage.find(name).description
+    return _locate(name, revision).description
+
+
 def _load_tokenizer(place: _Place, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 

@@ -129,14 +129,13 @@ class TranscoderRun:
             start=self.start.read().state_dict() if self.start else None,
         )
 
-    def step(self, step: int, block: Activations, rows: slice) -> None:
+    def step(self, step: int, rows: Activations) -> None:
         """Train on one step's rows, unless stopped or already past this step."""
         if not self.live or self.step_index != step:
             return
         assert self.trainer is not None, "begin() comes first"
-        x_BI, y_BO = self._pair(block)
         try:
-            report = self.trainer.step(x_BI[rows], y_BO[rows])
+            report = self.trainer.step(*self._pair(rows))
         except TrainingStopped as error:
             self.fail(str(error))
             return
@@ -171,6 +170,11 @@ class TranscoderRun:
     def calibrate(self, rows: Activations) -> None:
         assert self.held_out is not None
         self.held_out.calibrate(*self._pair(rows))
+
+    def settle(self) -> None:
+        """Between the two halves: fix the threshold."""
+        assert self.held_out is not None
+        self.held_out.settle()
 
     def test(self, rows: Activations) -> None:
         assert self.held_out is not None

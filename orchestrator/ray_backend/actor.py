@@ -13,7 +13,8 @@ from typing import Any
 
 import ray
 
-from orchestrator.cells.cell import Cell, CellJob
+from orchestrator.cells.cell import Cell
+from orchestrator.cells.job import CellJob
 from orchestrator.cells.status import CellStatus
 from orchestrator.ray_backend.gauges import Gauges
 

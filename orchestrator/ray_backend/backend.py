@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.cell import CellJob
+from orchestrator.cells.job import CellJob
 from orchestrator.cells.status import CellStatus, Event
 from orchestrator.failures import Stopped
 from orchestrator.manifest import Manifest

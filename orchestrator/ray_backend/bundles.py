@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.cell import CellJob
+from orchestrator.cells.job import CellJob
 from orchestrator.failures import Stopped
 from orchestrator.planning.preflight import human_bytes
 from orchestrator.ray_backend.cluster import cpus, gpus, namespace

@@ -12,7 +12,7 @@ from signal import SIGTERM, getsignal, raise_signal, signal
 from typing import Any
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.cell import CellJob
+from orchestrator.cells.job import CellJob
 from orchestrator.failures import Stopped
 from orchestrator.interrupts import Interrupted
 from orchestrator.planning.inventory import Gpu, Inventory

@@ -11,7 +11,7 @@ from mtc_core import load_suite
 from mtc_core.checkpoint import STATE, checkpoint_paths
 from mtc_core.errors import ModelError
 from orchestrator import prepare
-from orchestrator.cells import cell
+from orchestrator.cells import forwarder
 from orchestrator.cli import cli
 from orchestrator.model_shapes import find_shape
 from tests.core.tiny_models import save_tiny_model
@@ -40,7 +40,7 @@ def test_twelve_transcoders_share_one_forward(tmp_path, monkeypatch):
     """Counted by hooks of this test's own on the model that the run loads."""
     model = save_tiny_model(tmp_path / "model", family="llama", n_layers=8)
     counts = dict.fromkeys(("first", "last needed", "beyond", "unembedding"), 0)
-    load = cell.load_model
+    load = forwarder.load_model
 
     def load_and_hook(*args, **kwargs):
         loaded = load(*args, **kwargs)
@@ -54,7 +54,7 @@ def test_twelve_transcoders_share_one_forward(tmp_path, monkeypatch):
             module.register_forward_pre_hook(count)
         return loaded
 
-    monkeypatch.setattr(cell, "load_model", load_and_hook)
+    monkeypatch.setattr(forwarder, "load_model", load_and_hook)
     twelve = "  - {layers: 0-5, source: resid_mid, target: mlp_out, k: [3, 5]}"
     manifest = write_manifest(tmp_path, model, name="twelve", transcoders=twelve, tokens=256 * 8)
     code, printed = run_here(manifest, tmp_path)
@@ -119,14 +119,14 @@ def test_a_transcoder_without_finite_figures_is_stopped_and_the_rest_is_saved(
     model, tmp_path, monkeypatch
 ):
     """An overflow that shows only on held-out text."""
-    rows_of = cell._holdout_rows
+    rows_of = forwarder.Forwarder._holdout_rows
 
-    def spoilt(producer, contexts):
-        for rows in rows_of(producer, contexts):
-            rows["blocks.1.hook_mlp_out"][0, 0] = float("inf")
-            yield rows
+    def spoilt(self, portion):
+        rows = rows_of(self, portion)
+        rows["blocks.1.hook_mlp_out"][0, 0] = float("inf")
+        return rows
 
-    monkeypatch.setattr(cell, "_holdout_rows", spoilt)
+    monkeypatch.setattr(forwarder.Forwarder, "_holdout_rows", spoilt)
     code, printed = run_here(write_manifest(tmp_path, model), tmp_path)
     assert code == 1 and "activations are not finite" in printed
     assert sorted(id[:3] for id in load_suite(tmp_path / "small")) == ["L00", "L00", "L00"]

@@ -15,7 +15,7 @@ from threading import Event
 import psutil
 import ray
 
-from orchestrator.cells.cell import CellJob
+from orchestrator.cells.job import CellJob
 from orchestrator.ray_backend.backend import RayBackend
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 from tests.e2e.runs import run_here
