@@ -13,9 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-from orchestrator.backend import LocalBackend
 from orchestrator.commands.terminal import make_console
 from orchestrator.driver import run
+from orchestrator.local_backend import LocalBackend
 from orchestrator.prepare import Request
 
 RULES = ("mask", "bound", "keep")

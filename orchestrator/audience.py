@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from orchestrator.cells.status import ENDED, CellStatus, TranscoderStatus
+from orchestrator.cells.status import ENDED, CellStatus, ProducerStatus, TranscoderStatus
 from orchestrator.prepare import OpenRun, Request
 from orchestrator.registry.index import register
 from orchestrator.registry.invocations import begin
@@ -37,7 +37,8 @@ class Audience:
         self._path = run.folder.path
         self._invocation = begin(self._path, _facts(run, request, backend))  # may refuse: first
         self._in_driver = backend == "local"
-        self.suite = Suite(run.plan.schedule.steps, list(_at_the_beginning(run)))
+        producers = [producer.name for producer in run.plan.producers]
+        self.suite = Suite(run.plan.schedule.steps, list(_at_the_beginning(run)), producers)
         self._view = make_view(console)
         self._file = StatusFile(self._path, self.suite.steps)
         self._phases = PhaseLog()
@@ -77,12 +78,13 @@ class Audience:
         self._phases.update("tokens")
         self._view.reading(tokens, doing)
 
-    def hear(self, status: CellStatus) -> None:
-        """A cell has said how it stands."""
+    def hear(self, status: CellStatus | ProducerStatus) -> None:
+        """A cell or a producer has said how it stands."""
         self.suite.update(status)
         for message in status.messages:
             self.warn(message)
-        if status.rows_trained and self._first_step_s is None:
+        trained = isinstance(status, CellStatus) and status.rows_trained
+        if trained and self._first_step_s is None:
             self._first_step_s, self._cpu_at_first_step = _process_seconds(), _cpu_seconds()
             log.info("first step after %.1f s", self._first_step_s)
         self._phases.update(self.suite.phase, self.suite.step)
@@ -114,7 +116,8 @@ class Audience:
                 "seconds": suite.seconds,
                 "forwards": suite.forwards,
                 "resident_bytes": suite.resident_bytes,
-                "replaced": [status.cell for status in suite.replaced],
+                "replaced": [status.name for status in suite.replaced],
+                "stages": suite.stages,
                 "first_step_s": self._first_step_s,
                 "driver": self._driver,
             }

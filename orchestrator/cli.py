@@ -126,7 +126,7 @@ def run(
 
 def _backend(name: str, address: str | None, dashboard: bool) -> Backend:
     if name == "local":
-        from orchestrator.backend import LocalBackend
+        from orchestrator.local_backend import LocalBackend
 
         return LocalBackend()
     from orchestrator.ray_backend.backend import RayBackend

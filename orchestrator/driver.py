@@ -19,7 +19,7 @@ from orchestrator.backend import Backend
 from orchestrator.cells.status import CellLost
 from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
-from orchestrator.jobs import cell_jobs
+from orchestrator.jobs import cell_jobs, producer_jobs
 from orchestrator.manifest import load_manifest
 from orchestrator.prepare import OpenRun, Request, open_run, write_tokens
 from orchestrator.run_folder.disk_errors import out_of_space
@@ -121,7 +121,9 @@ def _train(
     for note in run.plan.notes:
         audience.say(note)
     try:
-        for line in backend.start(run.manifest.name, cell_jobs(run, audience.witness)):
+        cells = cell_jobs(run, audience.witness)
+        producers = producer_jobs(run, cells, audience.witness)
+        for line in backend.start(run.manifest.name, cells, producers):
             audience.say(line)
         check()
         if said := write_tokens(run, reading).schedule.reading:
@@ -158,12 +160,12 @@ def _save(backend: Backend, audience: Audience) -> list[str]:
 
 
 def _replace(lost: CellLost, policy: FailurePolicy, backend: Backend, audience: Audience) -> None:
-    decision = policy.decide(lost, audience.suite.cells[lost.cell].progress)
+    decision = policy.decide(lost, audience.suite.progress(lost.cell))
     if isinstance(decision, GiveUp):
         raise Stopped(decision.why)
     audience.warn(
-        f"{lost.cell} died: {lost.why}; it goes on from its last checkpoint in a new process "
-        f"(try {decision.attempt} of {decision.budget})"
+        f"{lost.cell} died: {lost.why}; it goes on {audience.suite.from_where(lost.cell)} in a new "
+        f"process (try {decision.attempt} of {decision.budget})"
     )
     audience.suite.replace(lost.cell)
     backend.replace(lost.cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_source import is_local, model_description
 from mtc_core.places import place
-from orchestrator.cells.job import CellJob, Forward, Text
+from orchestrator.cells.job import CellJob, Fed, Forward, ProducerJob, Text
 from orchestrator.manifest import expand
-from orchestrator.planning.cell_plan import distinct_sites
+from orchestrator.planning.cell_plan import distinct_sites, width_of
 from orchestrator.prepare import OpenRun, data_of
 from orchestrator.run_folder.init_from import Start
 
@@ -31,11 +32,12 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
             device=cell.device,
             memory_bytes=cell.memory_bytes,
             threads=threads,
+            gpu_share=cell.gpu_share,
             witness=witness.absolute(),
             specs=tuple(specs[id] for id in cell.transcoders),
             train=manifest.train.config(),
             transcoders=run.folder.transcoders.absolute(),
-            feed=_forward(run, [specs[id] for id in cell.transcoders]),
+            feed=_feed(run, [specs[id] for id in cell.transcoders]),
             checkpoint_s=60 * resources.checkpoint_minutes,
             checkpoint_keep=resources.checkpoint_keep,
             provenance=provenance,
@@ -46,7 +48,48 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
     ]
 
 
-def _forward(run: OpenRun, specs: list[TranscoderSpec]) -> Forward:
+def producer_jobs(run: OpenRun, cells: Sequence[CellJob], witness: Path) -> list[ProducerJob]:
+    """One for each producer of the plan, if there is a cell to feed."""
+    threads, exchange = run.plan.threads, run.plan.exchange
+    assert threads is not None, "a run knows its machine"
+    if not cells or exchange is None:
+        return []
+    forward = _forward(run, [spec for cell in cells for spec in cell.specs])
+    return [
+        ProducerJob(
+            name=producer.name,
+            device=producer.device,
+            memory_bytes=producer.memory_bytes,
+            threads=threads,
+            gpu_share=producer.gpu_share,
+            witness=witness.absolute(),
+            index=index,
+            count=len(run.plan.producers),
+            prefetch_steps=exchange.prefetch_steps,
+            store_bytes=exchange.store_bytes // len(run.plan.producers),
+            forward=forward,
+            readers={cell.name: _tensors(cell.specs) for cell in cells},
+        )
+        for index, producer in enumerate(run.plan.producers)
+    ]
+
+
+def _tensors(specs: Sequence[TranscoderSpec]) -> tuple[str, ...]:
+    return tuple(site.tensor for site in distinct_sites(specs))
+
+
+def _feed(run: OpenRun, specs: Sequence[TranscoderSpec]) -> Forward | Fed:
+    if run.plan.exchange is None:
+        return _forward(run, specs)
+    return Fed(
+        producers=len(run.plan.producers),
+        prefetch_steps=run.plan.exchange.prefetch_steps,
+        widths={site.tensor: width_of(site, run.shape) for site in distinct_sites(specs)},
+        text=_text(run),
+    )
+
+
+def _forward(run: OpenRun, specs: Sequence[TranscoderSpec]) -> Forward:
     manifest = run.manifest
     return Forward(
         model_name=manifest.model.name,

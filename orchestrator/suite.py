@@ -6,35 +6,61 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.cells.status import ENDED, CellStatus, Phase, TranscoderStatus
+from orchestrator.cells.status import (
+    ENDED,
+    CellStatus,
+    Phase,
+    ProducerStatus,
+    TranscoderStatus,
+)
 
 PHASES: tuple[Phase, ...] = ("loading", "training", "calibrating", "testing", "done")
-TRAINING_STAGES = ("forward", "train", "checkpoint", "wait")
+TRAINING_STAGES = ("forward", "feed", "train", "checkpoint", "wait")
 
 
 class Suite:
-    """Cells by name, each as it last said. Replaced ones count for what they did."""
+    """Cells and producers by name, each as it last said. Replaced ones count for what they did."""
 
-    def __init__(self, steps: int, cells: Sequence[CellStatus]) -> None:
+    def __init__(
+        self, steps: int, cells: Sequence[CellStatus], producers: Sequence[str] = ()
+    ) -> None:
         """cells: what is known of them before they have said anything, in the plan's order."""
         self.steps = steps
         self.cells = {status.cell: status for status in cells}
+        self.producers = {name: ProducerStatus(name) for name in producers}
         self._unfinished = {
             status.cell: sum(row.state not in ENDED for row in status.transcoders)
             for status in cells
         }
-        self.replaced: list[CellStatus] = []
+        self.replaced: list[CellStatus | ProducerStatus] = []
 
-    def update(self, status: CellStatus) -> None:
-        self.cells[status.cell] = status
+    def update(self, status: CellStatus | ProducerStatus) -> None:
+        if isinstance(status, CellStatus):
+            self.cells[status.name] = status
+        else:
+            self.producers[status.name] = status
 
-    def replace(self, cell: str) -> None:
-        """A cell begins anew: what its process did is kept for the counts."""
-        lost = self.cells[cell]
+    def replace(self, name: str) -> None:
+        """A cell or a producer begins anew: what its process did is kept for the counts."""
+        if name in self.producers:
+            self.replaced.append(self.producers[name])
+            self.producers[name] = ProducerStatus(name)
+            return
+        lost = self.cells[name]
         self.replaced.append(lost)
-        self.cells[cell] = replace(
+        self.cells[name] = replace(
             lost, phase="loading", rows_trained=0, seconds={}, forwards={}, resident_bytes=0
         )
+
+    def progress(self, name: str) -> tuple[int, int]:
+        """What is safe on disk of a cell, or of all that a producer feeds."""
+        cells = [self.cells[name]] if name in self.cells else self.cells.values()
+        ended, saved = zip(*(cell.progress for cell in cells), strict=True)
+        return sum(ended), sum(saved)
+
+    def from_where(self, name: str) -> str:
+        """Where a new process of that name goes on."""
+        return "with what cells need" if name in self.producers else "from its last checkpoint"
 
     @property
     def phase(self) -> Phase:
@@ -80,21 +106,31 @@ class Suite:
 
     @property
     def forwards(self) -> dict[str, dict[str, int]]:
-        """By cell: passes, tokens, and what its hooks counted; replaced processes included."""
+        """Of cells, or of producers: passes, tokens, and what hooks counted; replaced processes
+        included."""
         return {
             name: {what: n for what, n in self._counted(name).items() if what != "rows"}
-            for name in self.cells
+            for name in self.producers or self.cells
         }
 
     @property
     def separate_passes(self) -> int:
         """Forward passes that as many runs would have needed, each of one of the transcoders that
         were not yet at their end."""
+        if self.producers:
+            passes = sum(self._counted(name)["passes"] for name in self.producers)
+            return sum(self._unfinished.values()) * passes
         return sum(self._unfinished[name] * self._counted(name)["passes"] for name in self.cells)
 
     @property
     def resident_bytes(self) -> dict[str, int]:
-        return {name: cell.resident_bytes for name, cell in self.cells.items()}
+        producers = {name: status.resident_bytes for name, status in self.producers.items()}
+        return producers | {name: cell.resident_bytes for name, cell in self.cells.items()}
+
+    @property
+    def stages(self) -> dict[str, dict[str, float]]:
+        """By process: seconds by stage, replaced processes included."""
+        return {name: self._seconds(name) for name in (*self.producers, *self.cells)}
 
     @property
     def _slowest(self) -> str | None:
@@ -106,13 +142,15 @@ class Suite:
         }
         return min(rates, key=lambda name: rates[name]) if rates else None
 
-    def _lives(self, name: str) -> list[CellStatus]:
-        return [*(cell for cell in self.replaced if cell.cell == name), self.cells[name]]
+    def _lives(self, name: str) -> list[CellStatus | ProducerStatus]:
+        now = self.cells[name] if name in self.cells else self.producers[name]
+        return [*(status for status in self.replaced if status.name == name), now]
 
     def _counted(self, name: str) -> Counter[str]:
         total: Counter[str] = Counter()
         for life in self._lives(name):
-            total.update({"rows": life.rows_trained, **life.forwards})
+            rows = life.rows_trained if isinstance(life, CellStatus) else 0
+            total.update({"rows": rows, **life.forwards})
         return total
 
     def _seconds(self, name: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where a cell's rows come from: a model of its own (here), or producers (orchestrator.exchange)."""
+"""Where a cell's rows come from: a model of its own (here), or producers (see exchange)."""
 
 from __future__ import annotations
 

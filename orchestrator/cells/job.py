@@ -42,23 +42,25 @@ class Forward:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fed:
     """A cell whose rows come from producers, `prefetch_steps` of each ahead of their use. widths:
-    of each tensor that it reads; None where only the loaded model would tell."""
+    of each tensor that it reads, as planned."""
 
     producers: int
     prefetch_steps: int
-    widths: dict[str, int | None]
+    widths: dict[str, int]
     text: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What every process needs to know. `witness`: a file that only this invocation wrote: who
-    sees it sees the run folder. memory_bytes: what the plan expects it to take."""
+    sees it sees the run folder. memory_bytes: what the plan expects it to take. gpu_share: of its
+    GPU; 0 on a CPU."""
 
     name: str
     device: str
     memory_bytes: int
     threads: int
+    gpu_share: float
     witness: Path
 
 
@@ -83,6 +85,8 @@ class ProducerJob(Job):
 
     index: int
     count: int
+    prefetch_steps: int
+    store_bytes: int  # what is published and not yet taken, at most
     forward: Forward
     readers: dict[str, tuple[str, ...]]
 

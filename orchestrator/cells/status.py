@@ -45,6 +45,10 @@ class CellStatus:
     messages: tuple[str, ...] = ()  # for the log; each is sent once
 
     @property
+    def name(self) -> str:
+        return self.cell
+
+    @property
     def progress(self) -> tuple[int, int]:
         """What is safe on disk: transcoders at their end, steps of all the others."""
         ended = sum(row.state in ENDED for row in self.transcoders)
@@ -52,12 +56,28 @@ class CellStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ProducerStatus:
+    """One producer now. Seconds and counts are of this process, since it started: `credit` are
+    seconds in which all cells had what they could take; `late_passes` of the forwards were for
+    cells that lag behind the others. most_stocked: portions held for cells at once, at most."""
+
+    name: str
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    forwards: dict[str, int] = field(default_factory=dict)
+    published: int = 0
+    most_stocked: int = 0
+    resident_bytes: int = 0
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CellLost:
-    """A cell's process is gone. `why` is for people; `kind` decides what is done about it."""
+    """The process of a cell or a producer is gone. `why` is for people; `kind` decides what is done
+    about it."""
 
     cell: str
     kind: Loss
     why: str
 
 
-Event = CellStatus | CellLost
+Event = CellStatus | ProducerStatus | CellLost

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.differing import differing
-from orchestrator.planning.cell_plan import Part
 from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.parts import Part
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.preflight import human_bytes, memory_there
@@ -36,7 +36,7 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
         f": {_counted(len(plan.transcoders))} of {plan.model}", style="not bold"
     )
     threads = f", {plan.threads} thread{'s' * (plan.threads > 1)}" if plan.threads else ""
-    each = " each" if threads and len(plan.cells) > 1 else ""
+    each = " each" if threads and len(plan.cells) + len(plan.producers) > 1 else ""
     yield Text(f"{plan.topology} on {plan.device}{threads}{each}: {plan.why}")
     yield Text()
 
@@ -75,7 +75,16 @@ def _show_transcoders(console: Console, plan: Plan) -> None:
 
 
 def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
-    if len(plan.cells) == 1:
+    for producer in plan.producers:
+        on_gpu = producer.device != "cpu"
+        where = f" on {device_names((producer.device,), node_gpus)}" if on_gpu else ""
+        share = f" ({producer.gpu_share:.0%} of it)" if 0 < producer.gpu_share < 1 else ""
+        yield (
+            f"{producer.name}{where}{share}: {len(producer.tensors)} tensors, the last at "
+            f"{producer.deepest}, {_mega(producer.flops_per_token)} MFLOP/token, "
+            f"{human_bytes(producer.memory_bytes)}"
+        )
+    if len(plan.cells) == 1 and not plan.producers:
         (cell,) = plan.cells
         yield f"{cell.name}: captures {len(cell.tensors)} tensors, the last at {cell.deepest}"
         return
@@ -84,8 +93,10 @@ def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
         on_gpu = cell.device != "cpu"
         where = f" on {device_names((cell.device,), node_gpus)}" if on_gpu else ""
         blocks = f"{cell.blocks_run} of {plan.forward.n_layers} blocks"
+        share = f" ({cell.gpu_share:.0%} of it)" if 0 < cell.gpu_share < 1 else ""
+        reads = f"reads {len(cell.tensors)} tensors" if plan.producers else blocks
         yield (
-            f"{cell.name}{where}: {_counted(len(cell.transcoders))}, {blocks}, "
+            f"{cell.name}{where}{share}: {_counted(len(cell.transcoders))}, {reads}, "
             f"{_mega(cell.flops_per_token)} MFLOP/token "
             f"({cell.flops_per_token / most:.0%} of the largest), {human_bytes(cell.memory_bytes)}"
         )
@@ -97,7 +108,8 @@ def _counted(count: int) -> str:
 
 def _forward_line(plan: Plan) -> str:
     forward, cells = plan.forward, len(plan.cells)
-    what = f"{forward.blocks_run} of {forward.n_layers} blocks" if cells == 1 else "one per cell"
+    shared = cells == 1 or plan.producers
+    what = f"{forward.blocks_run} of {forward.n_layers} blocks" if shared else "one per cell"
     line = (
         f"forward: {what}, {_mega(forward.flops_per_token)} MFLOP/token, {forward.share:.0%} of all"
     )
@@ -122,7 +134,7 @@ def _schedule_line(plan: Plan) -> str:
 
 
 def _memory_heading(plan: Plan, inventory: Inventory) -> Text:
-    device, several = plan.memory_device, len(plan.cells) > 1
+    device, several = plan.memory_device, len(plan.memories) > 1
     named = device_names((device,), inventory.node_gpus)
     what = f"memory of the fullest, {named}" if several and device != "cpu" else "memory"
     return _heading(what, plan.memory_bytes, memory_there(device, inventory))

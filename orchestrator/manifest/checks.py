@@ -35,6 +35,8 @@ S = TypeVar("S", bound=BaseModel)
 STAND_IN = "0.mlp_out"
 DATA_SIZES = ("context_tokens", "holdout_tokens", "shuffle_tokens")
 
+_OF_SPLIT = ("producers", "prefetch_steps")
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -138,7 +140,9 @@ def mistakes_across(draft: Draft, shape: ModelShape | None) -> list[Mistake]:
     if draft.data:
         mistakes += _of_data(draft.data, draft)
     if draft.resources and draft.knows("resources", "cells", "device"):
-        mistakes += _of_resources(draft.resources)
+        mistakes += _of_cells(draft.resources)
+    if draft.resources and draft.knows("resources", "topology", *_OF_SPLIT):
+        mistakes += _of_topology(draft.resources)
     if shape:
         mistakes += mistakes_of_sites(expansion, shape)
     if draft.model and draft.model.provider == "hf":
@@ -194,7 +198,17 @@ def _of_text(text: DataConfig, context: int) -> Iterator[Mistake]:
         yield ("data", "path"), told
 
 
-def _of_resources(resources: ResourcesSection) -> Iterator[Mistake]:
+def _of_topology(resources: ResourcesSection) -> Iterator[Mistake]:
+    for name in _OF_SPLIT:
+        value = getattr(resources, name)
+        if resources.topology == "fused" and value != "auto":
+            text = (
+                f"{value} means nothing with topology: fused; take it out, or use topology: split"
+            )
+            yield ("resources", name), text
+
+
+def _of_cells(resources: ResourcesSection) -> Iterator[Mistake]:
     if resources.cells != "auto" and resources.cells > 1 and ":" in resources.device:
         text = (
             f'{resources.cells} cells need a GPU each, and resources.device "{resources.device}" '

@@ -34,7 +34,6 @@ _NAME_WANTED = (
     "must be at most 100 lower-case letters, digits, dots, dashes and underscores (it names a "
     "folder)"
 )
-_NO_SPLIT = 'topology "split" is not built yet; use auto or fused'
 # What W&B itself refuses, told before anything has run.
 _WANDB_NAME = r"(?=.*\S)[^/\\#?%:]{1,128}"
 _WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
@@ -196,9 +195,11 @@ class Entry(TranscoderFields):
 class ResourcesSection(Section):
     """On what it runs. All but `threads` may change between two runs of the same manifest."""
 
-    topology: Annotated[
-        Literal["auto", "fused"], choice("auto", "fused", refused={"split": _NO_SPLIT})
-    ] = key("Where the forward runs: `fused`, in the process that trains.", AUTO)
+    topology: Annotated[Literal["auto", "fused", "split"], choice("auto", "fused", "split")] = key(
+        "Where the model runs: `fused`, in every cell, for itself; `split`, in producers that feed "
+        "the cells. `auto`: what is predicted to be faster.",
+        AUTO,
+    )
     threads: Annotated[int | Auto, auto_or(count())] = key(
         "Threads of a CPU process. Part of the result; `auto` is the number of cores at the first "
         "run, and is kept.",
@@ -218,10 +219,20 @@ class ResourcesSection(Section):
         AUTO,
     )
     cells: Annotated[int | Auto, auto_or(count())] = key(
-        "Processes that each forward and train a contiguous part of the layers; `auto`: one per "
-        "GPU, else 1.",
+        "Processes that each train a contiguous part of the layers; `auto`: one per GPU, else 1.",
         AUTO,
         "processes",
+    )
+    producers: Annotated[int | Auto, auto_or(count())] = key(
+        "With `split`: processes that run the model; `auto`: one per GPU, else 1.",
+        AUTO,
+        "processes",
+    )
+    prefetch_steps: Annotated[int | Auto, auto_or(count())] = key(
+        "With `split`: steps that each producer holds ready beyond the slowest cell; `auto`: as "
+        "many as `train.block_batches`.",
+        AUTO,
+        "steps",
     )
     checkpoint_minutes: Annotated[float, number(above=True)] = key(
         "Time between two checkpoints.", 15.0, "minutes"

@@ -4,7 +4,7 @@ contiguous part of the layers, with its own copy of the model and its own block 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +14,8 @@ from mtc_core.sites import Site
 from orchestrator.manifest import Manifest
 from orchestrator.planning import costs
 from orchestrator.planning.costs import TranscoderCost
-from orchestrator.planning.split import split
-
-CELLS_KEY = "resources.cells"
-STATES = "transcoders with Adam and gradients"
-# Parts of a cell's memory that every cell has in full, whatever it trains.
-_COPIED = (MODEL, FORWARD, RUNTIME) = ("model weights", "forward pass", "Python and torch")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A share of memory or disk, and the manifest key that changes it."""
-
-    what: str
-    bytes: int
-    key: str
+from orchestrator.planning.cut import cut
+from orchestrator.planning.parts import FORWARD, MODEL, RUNTIME, STATES, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +41,10 @@ class TranscoderPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellPlan:
-    """A process on one device (`cpu`, `cuda:0`). `transcoders` are ids, the shallowest first;
-    `tensors` are captured once, however many read them; `memory` is what it needs by itself."""
+    """A process that trains on one device (`cpu`, `cuda:0`). `transcoders` are ids, the shallowest
+    first; `tensors` are captured once, however many read them; `memory` is what it needs by itself.
+    blocks_run and forward_flops_per_token are 0 where producers run the model. gpu_share: of its
+    GPU; 0 on a CPU."""
 
     name: str
     device: str
@@ -65,6 +54,7 @@ class CellPlan:
     blocks_run: int
     forward_flops_per_token: int
     train_flops_per_token: int
+    gpu_share: float
     memory: tuple[Part, ...]
 
     @property
@@ -78,7 +68,7 @@ class CellPlan:
 
 def plan_transcoder(spec: TranscoderSpec, manifest: Manifest, shape: ModelShape) -> TranscoderPlan:
     """A transcoder by itself."""
-    d_in, d_out = _width(spec.source, shape), _width(spec.target, shape)
+    d_in, d_out = width_of(spec.source, shape), width_of(spec.target, shape)
     blocks = costs.blocks_run((spec.source, spec.target), shape.n_layers)
     context = manifest.data.context_tokens
     return TranscoderPlan(
@@ -101,19 +91,19 @@ def plan_cells(
     devices: Sequence[str],
     manifest: Manifest,
     shape: ModelShape,
-    device_bytes: int | None = None,
+    rooms: Sequence[int | None] = (),
 ) -> tuple[CellPlan, ...]:
     """One cell for each device. The transcoders, each of which belongs to the spec in its place,
     are cut by depth so that the cell with the most FLOPs per token has as few as possible, as far
-    as none then needs more than `device_bytes`."""
+    as none then needs more than the free bytes of its device: `rooms`, where they are known."""
     pairs = sorted(zip(specs, transcoders, strict=True), key=lambda pair: depth_of(pair[0]))
     shared = shared_bytes(transcoders, devices[0], manifest, shape)
-    parts = split(
+    parts = cut(
         [transcoder.cost.flops_per_token for _, transcoder in pairs],
         [transcoder.forward_flops_per_token for _, transcoder in pairs],
         len(devices),
         [own_bytes(transcoder, manifest) for _, transcoder in pairs],
-        None if device_bytes is None else device_bytes - shared,
+        [None if room is None else room - shared for room in rooms],
     )
     return tuple(
         _cell(index, device, pairs[part.start : part.stop], manifest, shape)
@@ -124,12 +114,6 @@ def plan_cells(
 def depth_of(spec: TranscoderSpec) -> tuple[tuple[int, int], tuple[int, int]]:
     """Sorts transcoders by how far a forward has to run for them."""
     return max(spec.source.depth, spec.target.depth), spec.source.depth
-
-
-def together(cells: Sequence[CellPlan], driver_bytes: int) -> tuple[Part, ...]:
-    """The memory of cells that share one: added up, with what runs beside them."""
-    parts = cells[0].memory if len(cells) == 1 else tuple(_summed(cells))
-    return (*parts, Part("driver and Ray", driver_bytes, "")) if driver_bytes else parts
 
 
 def own_bytes(transcoder: TranscoderPlan, manifest: Manifest) -> int:
@@ -163,7 +147,7 @@ def _cell(
     sites = distinct_sites(specs)
     blocks = costs.blocks_run(sites, shape.n_layers)
     return CellPlan(
-        name=f"trainer-{index}{_layer_range(specs)}",
+        name=f"trainer-{index}{layer_range(specs)}",
         device=device,
         transcoders=tuple(transcoder.id for transcoder in transcoders),
         tensors=tuple(site.tensor for site in sites),
@@ -171,8 +155,9 @@ def _cell(
         blocks_run=blocks,
         forward_flops_per_token=costs.forward_flops(shape, blocks, manifest.data.context_tokens),
         train_flops_per_token=sum(t.cost.flops_per_token for t in transcoders),
+        gpu_share=float(device != "cpu"),
         memory=_memory(
-            [_width(site, shape) for site in sites], transcoders, device, manifest, shape
+            [width_of(site, shape) for site in sites], transcoders, device, manifest, shape
         ),
     )
 
@@ -200,16 +185,8 @@ def _memory(
     )
 
 
-def _summed(cells: Sequence[CellPlan]) -> Iterator[Part]:
-    for parts in zip(*(cell.memory for cell in cells), strict=True):
-        first, size = parts[0], sum(part.bytes for part in parts)
-        if first.what in _COPIED:
-            yield Part(f"{first.what}, {len(cells)} copies", size, CELLS_KEY)
-        else:
-            yield Part(first.what, size, first.key)
-
-
-def _layer_range(specs: Sequence[TranscoderSpec]) -> str:
+def layer_range(specs: Sequence[TranscoderSpec]) -> str:
+    """`[L00-L05]`, for the name of a cell; nothing for sites without a layer."""
     layers = [s.layer for spec in specs for s in (spec.source, spec.target) if s.layer is not None]
     if not layers:
         return ""
@@ -217,5 +194,6 @@ def _layer_range(specs: Sequence[TranscoderSpec]) -> str:
     return f"[L{first:02d}-L{last:02d}]" if first < last else f"[L{first:02d}]"
 
 
-def _width(site: Site, shape: ModelShape) -> int:
+def width_of(site: Site, shape: ModelShape) -> int:
+    """Of a site; where only the loaded model would tell, that of the stream."""
     return shape.width(site) or shape.d_model

@@ -57,6 +57,13 @@ class Inventory:
     driver_bytes: int = DRIVER_BYTES
     node_gpus: int | None = None
 
+    def free_bytes(self, device: str) -> int | None:
+        """Of a GPU, `cuda:N`; None where nobody has looked, and for the CPU, whose memory is
+        nobody's own."""
+        if device == "cpu" or self.gpus is None:
+            return None
+        return self.gpus[int(device.partition(":")[2])].free_bytes
+
 
 def take_inventory(
     root: Path, device: str = "cpu", cells: int | Literal["auto"] = "auto"

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
-from orchestrator.planning.cell_plan import CELLS_KEY, Part
 from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.parts import CELLS_KEY, Part
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 
@@ -29,7 +29,7 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
     """One sentence for each memory that is too small, and one for disk."""
     folder = root / plan.name
     lacking: list[str] = []
-    for device, parts in _memories(plan):
+    for device, parts in plan.memories.items():
         where = device_names((device,), inventory.node_gpus)
         lacking += _lack("memory", parts, memory_there(device, inventory), where)
     if len(lacking) > SHOWN:
@@ -45,17 +45,7 @@ def memory_there(device: str, inventory: Inventory) -> int | None:
     """Free memory of `cpu` or `cuda:N`; None if nobody has looked at that GPU."""
     if device == "cpu":
         return inventory.memory_bytes
-    if inventory.gpus is None:
-        return None
-    return inventory.gpus[int(device.partition(":")[2])].free_bytes
-
-
-def _memories(plan: Plan) -> Iterator[tuple[str, Sequence[Part]]]:
-    """Every memory that the plan uses, and what it must hold."""
-    if plan.memory_device == "cpu":
-        yield "cpu", plan.memory
-    else:
-        yield from ((cell.device, cell.memory) for cell in plan.cells)
+    return inventory.free_bytes(device)
 
 
 def bytes_under(folder: Path) -> int:

@@ -18,11 +18,11 @@ from orchestrator.planning.cell_plan import (
     plan_cells,
     plan_transcoder,
     shared_bytes,
-    together,
 )
+from orchestrator.planning.cut import fewest_parts
 from orchestrator.planning.inventory import Inventory, least_free
+from orchestrator.planning.parts import together
 from orchestrator.planning.preflight import human_bytes
-from orchestrator.planning.split import fewest_parts
 
 # Tried one after another, the least harm first; the first that fits is told.
 _CHANGES: tuple[dict[str, Any], ...] = (
@@ -36,6 +36,8 @@ _CHANGES: tuple[dict[str, Any], ...] = (
 def remedies(manifest: Manifest, shape: ModelShape, inventory: Inventory, cells: int) -> list[str]:
     """Ways to fit a manifest, planned with so many cells, into memories that are too small for it:
     a sentence each, none if none is known."""
+    if manifest.resources.topology == "split":
+        return []
     there = least_free(inventory.gpus) if inventory.gpus else inventory.memory_bytes
     trial = _Trial(manifest, shape, inventory)
     if there is None or trial.needed(cells) <= there:
@@ -107,7 +109,8 @@ class _Trial:
         """Bytes of the memory that needs most."""
         if self.on_gpus:
             return self.fullest_bytes(cells)
-        return sum(part.bytes for part in together(self._cells(cells), self.inventory.driver_bytes))
+        parts = together([cell.memory for cell in self._cells(cells)])
+        return sum(part.bytes for part in parts) + self.inventory.driver_bytes
 
     def least_room(self, cells: int) -> int:
         """Bytes of the smallest GPUs, one for each of so many cells, that would do, as a message
@@ -140,7 +143,8 @@ class _Trial:
         devices = [self._device] * count
         if room is None and self.on_gpus:
             room = least_free(self.inventory.gpus or ())
-        return plan_cells(self.specs, self.transcoders, devices, self.manifest, self.shape, room)
+        rooms = [room] * count
+        return plan_cells(self.specs, self.transcoders, devices, self.manifest, self.shape, rooms)
 
 
 def _up(count: int) -> int:

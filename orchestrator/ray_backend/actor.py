@@ -14,19 +14,20 @@ from typing import Any
 import ray
 
 from orchestrator.cells.cell import Cell
-from orchestrator.cells.job import CellJob
+from orchestrator.cells.job import CellJob, Fed
 from orchestrator.cells.status import CellStatus
+from orchestrator.exchange.exchange_feed import ExchangeFeed
 from orchestrator.ray_backend.gauges import Gauges
-
-MASKED_GPU = "cuda:0"  # Ray shows an actor its own GPU only
+from orchestrator.ray_backend.ray_line import RayLine
 
 
 class TranscoderTrainer:
-    """Producer and transcoders of one cell."""
+    """The transcoders of one cell, with a model of their own or connected to producers."""
 
     def __init__(self, job: CellJob, run: str) -> None:
-        device = job.device if job.device == "cpu" else MASKED_GPU
-        self._cell = Cell(replace(job, device=device))
+        device = masked(job.device)
+        self._feed = ExchangeFeed(job.feed, device) if isinstance(job.feed, Fed) else None
+        self._cell = Cell(replace(job, device=device), self._feed)
         self._statuses = self._cell.run()
         self._status: CellStatus | None = None
         self._gauges = Gauges(run, job.name)
@@ -39,6 +40,12 @@ class TranscoderTrainer:
         """See Cell.load."""
         self._status = self._cell.load()
         return self._status
+
+    def connect(self, index: int, producer: Any, start: int, reader: str) -> None:
+        """A producer has been started: from now on rows come from there. reader: who we are."""
+        assert self._feed is not None, "a cell with a model of its own needs no producer"
+        line = RayLine(producer, start, reader, self._cell.job.device)
+        self._feed.connect(index, line)
 
     def advance(self, seconds: float) -> CellStatus:
         """Go on for so long, or to the end: the last status, with the messages of all."""
@@ -60,6 +67,11 @@ class TranscoderTrainer:
         """Save the state of every transcoder now."""
         self._cell.checkpoint()
         return self._cell.status("training")
+
+
+def masked(device: str) -> str:
+    """Ray shows an actor its own GPU only."""
+    return device if device == "cpu" else "cuda:0"
 
 
 def trainer_actor(job: CellJob, run: str, **options: Any) -> Any:

@@ -1,18 +1,17 @@
-"""The Ray form of `Backend`: one actor for each cell, in one bundle of a placement group."""
+"""The Ray form of `Backend`: an actor for each cell and each producer, in bundles of a placement
+group."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.job import CellJob
-from orchestrator.cells.status import CellStatus, Event
+from orchestrator.cells.job import CellJob, Job, ProducerJob
+from orchestrator.cells.status import CellStatus, Event, ProducerStatus
 from orchestrator.failures import Stopped
 from orchestrator.manifest import Manifest
 from orchestrator.planning.inventory import Inventory, take_inventory
@@ -22,21 +21,13 @@ import ray  # isort: skip
 from orchestrator.ray_backend.actor import trainer_actor  # isort: skip
 from orchestrator.ray_backend.bundles import LIMIT_S, Bundles  # isort: skip
 from orchestrator.ray_backend.explain import explained, lost_cell  # isort: skip
+from orchestrator.ray_backend.links import Links, Running  # isort: skip
+from orchestrator.ray_backend.producer_actor import producer_actor  # isort: skip
 
 SLICE_S = 1.0  # how long an actor works on one request
 AHEAD = 2  # requests that wait at an actor, so that it never does
 POLL_S = 0.5
 STOP_S = 600.0
-
-
-@dataclass(slots=True)
-class _Running:
-    """An actor and its unanswered requests, oldest first."""
-
-    job: CellJob
-    actor: Any
-    refs: deque[ray.ObjectRef] = field(default_factory=deque)
-    loaded: bool = False
 
 
 class RayBackend:
@@ -50,9 +41,10 @@ class RayBackend:
         self._address, self._dashboard, self._placement_s = address, dashboard, placement_s
         self._cluster: Cluster | None = None
         self._bundles: Bundles | None = None
-        self._jobs: dict[str, CellJob] = {}
-        self._running: dict[str, _Running] = {}
-        self._begun: dict[str, int] = {}
+        self._jobs: dict[str, Job] = {}
+        self._running: dict[str, Running] = {}
+        self._starts: Counter[str] = Counter()
+        self._links = Links()
         self._run = ""
         self._tokens_there = False
         self._stopping = False
@@ -70,7 +62,10 @@ class RayBackend:
             )
         return self._joined(manifest.name).inventory(take_inventory(root), device)
 
-    def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
+    def start(
+        self, run: str, cells: Sequence[CellJob], producers: Sequence[ProducerJob]
+    ) -> list[str]:
+        jobs: list[Job] = [*producers, *cells]
         self._run = run
         self._jobs = {job.name: job for job in jobs}
         self._slice_s = max(SLICE_S, 0.1 * len(jobs))  # the driver has all of them to answer
@@ -88,26 +83,25 @@ class RayBackend:
         self._heard += self._answers(timeout_s=0)
 
     def wait(self) -> list[Event] | None:
-        if not self._running and not self._heard:
+        if not self._cells and not self._heard:
             return None
         if not self._tokens_there:
             self._tokens_there = True
-            for running in self._running.values():
-                self._ask(running)
+            self._go_on()
         assert self._bundles, "start() comes first"
         self._bundles.check()
         heard, self._heard = self._heard, []
         return heard + self._answers(POLL_S)
 
-    def replace(self, cell: str) -> None:
+    def replace(self, name: str) -> None:
         assert self._bundles, "start() comes first"
         self._bundles.expect()
-        self._begin(self._jobs[cell])
+        self._begin(self._jobs[name])
 
     def stop(self) -> list[Event]:
         self._stopping = True
         for name, running in [*self._running.items()]:
-            if running.loaded:
+            if running.loaded and isinstance(running.job, CellJob):
                 running.refs.append(running.actor.checkpoint.remote())
             else:  # it has nothing to save, and may never find a place
                 ray.kill(self._running.pop(name).actor)
@@ -143,17 +137,32 @@ class RayBackend:
             self._cluster = Cluster.join(run, self._address)
         return self._cluster
 
-    def _begin(self, job: CellJob) -> None:
+    @property
+    def _cells(self) -> list[Running]:
+        return [r for r in self._running.values() if isinstance(r.job, CellJob)]
+
+    def _begin(self, job: Job) -> None:
         assert self._bundles
-        number = self._begun[job.name] = self._begun.get(job.name, 0) + 1
-        name = job.name if number == 1 else f"{job.name}~{number}"  # the last one's may be taken
-        actor = trainer_actor(job, self._run, name=name, **self._bundles.options(job))
-        running = self._running[job.name] = _Running(job, actor)
+        self._starts[job.name] += 1
+        start = self._starts[job.name]
+        name = job.name if start == 1 else f"{job.name}~{start}"  # the last one's may be taken
+        options = {"name": name, **self._bundles.options(job)}
+        if isinstance(job, ProducerJob):
+            actor = producer_actor(job, self._run, start, **options)
+        else:
+            assert isinstance(job, CellJob)
+            actor = trainer_actor(job, self._run, **options)
+        running = self._running[job.name] = Running(job, actor, start)
         running.refs.append(actor.load.remote())
         if self._tokens_there:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Have everybody work who can."""
+        for running in self._links.begin(self._running.values()):
             self._ask(running)
 
-    def _ask(self, running: _Running) -> None:
+    def _ask(self, running: Running) -> None:
         while len(running.refs) < AHEAD:
             running.refs.append(running.actor.advance.remote(self._slice_s))
 
@@ -164,22 +173,33 @@ class RayBackend:
         done, _ = ray.wait(list(oldest), num_returns=1, timeout=timeout_s)
         return [self._answer(oldest[ref]) for ref in done]
 
-    def _answer(self, running: _Running) -> Event:
+    def _answer(self, running: Running) -> Event:
+        name = running.job.name
         try:
-            status: CellStatus = ray.get(running.refs.popleft())
+            status: CellStatus | ProducerStatus = ray.get(running.refs.popleft())
         except ray.exceptions.RayError as error:
-            del self._running[running.job.name]
+            del self._running[name]
             with suppress(ray.exceptions.RayError):
                 ray.kill(running.actor)  # one that is merely silent must not come back
-            if lost := lost_cell(running.job.name, error):
+            self._links.forget(running, self._running.values())
+            if lost := lost_cell(name, error):
                 return lost
-            raise explained(running.job.name, error) from None
+            raise explained(name, error) from None
         running.loaded = True
         if self._stopping:
             return status
-        if status.phase == "done":
-            del self._running[running.job.name]
-            ray.kill(running.actor)
-        elif self._tokens_there:
+        if isinstance(status, CellStatus) and status.phase == "done":
+            self._end(running)
+        elif running.begun:
             self._ask(running)
+        elif self._tokens_there:
+            self._go_on()
         return status
+
+    def _end(self, done: Running) -> None:
+        del self._running[done.job.name]
+        ray.kill(done.actor)
+        self._links.forget(done, self._running.values())
+        if not self._cells:  # nobody is left to feed
+            for name in list(self._running):
+                ray.kill(self._running.pop(name).actor)

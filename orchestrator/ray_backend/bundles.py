@@ -1,17 +1,19 @@
-"""Room for every cell at once: one bundle of a placement group for each, or a clear shortfall."""
+"""Room for everybody at once: one bundle of a placement group for each process on a CPU, and one
+for each GPU, or a clear shortfall."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.job import CellJob
+from orchestrator.cells.job import Job
 from orchestrator.failures import Stopped
 from orchestrator.planning.preflight import human_bytes
 from orchestrator.ray_backend.cluster import cpus, gpus, namespace
@@ -24,9 +26,14 @@ LIMIT_S = 60.0
 class Bundles:
     """The placement group of one run. Its bundles become free with `remove`."""
 
-    def __init__(self, run: str, jobs: Sequence[CellJob], limit_s: float = LIMIT_S) -> None:
-        self._bundles = [resources(job) for job in jobs]
-        self._index = {job.name: index for index, job in enumerate(jobs)}
+    def __init__(self, run: str, jobs: Sequence[Job], limit_s: float = LIMIT_S) -> None:
+        places = [job.name if job.device == "cpu" else job.device for job in jobs]
+        indices = {place: index for index, place in enumerate(dict.fromkeys(places))}
+        self._index = {job.name: indices[place] for job, place in zip(jobs, places, strict=True)}
+        self._bundles = [
+            _together([job for job in jobs if self._index[job.name] == index])
+            for index in indices.values()
+        ]
         self._group: PlacementGroup = placement_group(
             self._bundles, strategy="PACK", name=namespace(run)
         )
@@ -56,8 +63,8 @@ class Bundles:
         if not self._placed and time.monotonic() > self._deadline:
             raise (Stopped if self._lost_one else ConfigError)(self._shortfall())
 
-    def options(self, job: CellJob) -> dict[str, object]:
-        """For the actor of a cell."""
+    def options(self, job: Job) -> dict[str, Any]:
+        """For the actor of a cell or a producer."""
         strategy = PlacementGroupSchedulingStrategy(
             self._group, placement_group_bundle_index=self._index[job.name]
         )
@@ -119,10 +126,19 @@ def _fit(bundles: Sequence[dict[str, float]], nodes: Sequence[dict[str, float]])
     return True
 
 
-def resources(job: CellJob) -> dict[str, float]:
-    """What Ray sets aside for a cell: bookkeeping, not a limit."""
-    gpu = {"GPU": gpus(job)} if gpus(job) else {}
+def resources(job: Job) -> dict[str, float]:
+    """What Ray sets aside for a process: bookkeeping, not a limit."""
+    gpu = {"GPU": job.gpu_share} if gpus(job) else {}
     return {"CPU": cpus(job), **gpu, "memory": 0 if gpu else job.memory_bytes}
+
+
+def _together(jobs: Sequence[Job]) -> dict[str, float]:
+    """A bundle for those that share a device, which is a whole GPU even where they leave some of
+    it: so they are sure to get the same one."""
+    total: Counter[str] = Counter()
+    for job in jobs:
+        total.update(resources(job))
+    return {**total, "GPU": 1} if "GPU" in total else dict(total)
 
 
 def _words(bundle: dict[str, float]) -> str:

@@ -12,14 +12,18 @@ from signal import SIGTERM, getsignal, raise_signal, signal
 from typing import Any
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.job import CellJob
+from orchestrator.cells.job import Job, ProducerJob
 from orchestrator.failures import Stopped
 from orchestrator.interrupts import Interrupted
 from orchestrator.planning.inventory import Gpu, Inventory
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 
 LOOPBACK = "127.0.0.1"
-OBJECT_STORE_BYTES = 100 * 2**20  # statuses only: activations never leave their process
+SMALL_STORE_BYTES = 100 * 2**20  # statuses, where activations never leave their process
+FULL = 0.8  # of its object store, from which on Ray writes what it holds to disk
+# Freed objects are else given back a second late: what a producer puts there in a second comes on
+# top of what is held (Ray 2.60).
+_PROMPT = {"free_objects_period_milliseconds": 10}
 _TOKEN = Path("~/.ray/auth_token").expanduser()
 
 # Read by Ray when it is imported. An unauthenticated Ray runs anybody's code as us: one of our own
@@ -56,7 +60,7 @@ class Cluster:
         self.lines, self._janitor = lines, janitor
 
     @classmethod
-    def start(cls, run: str, jobs: Sequence[CellJob], dashboard: bool) -> Cluster:
+    def start(cls, run: str, jobs: Sequence[Job], dashboard: bool) -> Cluster:
         """A Ray of our own on this machine, on loopback only, which ends with this process. Raises
         Stopped where Ray cannot start."""
         try:
@@ -71,7 +75,8 @@ class Cluster:
                     namespace=namespace(run),
                     num_cpus=max(os.cpu_count() or 1, sum(map(cpus, jobs))),
                     num_gpus=None if any(map(gpus, jobs)) else 0,
-                    object_store_memory=OBJECT_STORE_BYTES,
+                    object_store_memory=_store_bytes(jobs),
+                    _system_config=_PROMPT,
                     include_dashboard=dashboard,
                     dashboard_host=LOOPBACK,
                     _temp_dir=str(janitor.folder),
@@ -145,11 +150,16 @@ def namespace(run: str) -> str:
     return f"mtc-{run}"
 
 
-def gpus(job: CellJob) -> int:
+def _store_bytes(jobs: Sequence[Job]) -> int:
+    published = sum(job.store_bytes for job in jobs if isinstance(job, ProducerJob))
+    return SMALL_STORE_BYTES + int(published / FULL)
+
+
+def gpus(job: Job) -> int:
     return int(job.device != "cpu")
 
 
-def cpus(job: CellJob) -> int:
+def cpus(job: Job) -> int:
     """A cell on a GPU keeps one core busy."""
     return 1 if gpus(job) else job.threads
 
@@ -160,7 +170,7 @@ def _niceness() -> dict[str, str]:
     return {} if name in os.environ else {name: "0"}
 
 
-def _visible_gpus(jobs: Sequence[CellJob]) -> dict[str, str]:
+def _visible_gpus(jobs: Sequence[Job]) -> dict[str, str]:
     """`resources.device: cuda:N` for a Ray that numbers the GPUs it sees from 0."""
     devices = [job.device for job in jobs]
     if len(devices) != 1 or devices[0] in ("cpu", "cuda:0"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Gauge
 
-from orchestrator.cells.status import CellStatus
+from orchestrator.cells.status import CellStatus, ProducerStatus
 from orchestrator.suite import tokens_per_second
 
 _CELL = ("run", "cell")
 _TRANSCODER = ("run", "cell", "transcoder")
 _PREFIX = (*_TRANSCODER, "prefix")
+_PRODUCER = ("run", "producer")
 
 
 class Gauges:
@@ -19,7 +20,8 @@ class Gauges:
         self._tags = {"run": run, "cell": cell}
         self._rows = Counter("mtc_tokens_total", "Rows trained by this process.", _CELL)
         self._rate = Gauge("mtc_tokens_per_second", "Rows trained per second of training.", _CELL)
-        self._wait = Gauge("mtc_wait_seconds", "Time in which the trainer had no work.", _CELL)
+        self._wait = Gauge("mtc_wait_seconds", "Time in which nobody asked it to work.", _CELL)
+        self._feed = Gauge("mtc_feed_wait_seconds", "Time spent waiting for rows.", _CELL)
         self._save = Gauge("mtc_checkpoint_seconds", "Time spent on checkpoints.", _CELL)
         self._forward = Gauge("mtc_forward_passes", "Forward passes of the model.", _CELL)
         self._step = Gauge("mtc_step", "Optimizer steps done.", _TRANSCODER)
@@ -36,6 +38,7 @@ class Gauges:
             self._counted = status.rows_trained
         self._rate.set(tokens_per_second(status), self._tags)
         self._wait.set(seconds.get("wait", 0.0), self._tags)
+        self._feed.set(seconds.get("feed", 0.0), self._tags)
         self._save.set(seconds.get("checkpoint", 0.0), self._tags)
         self._forward.set(status.forwards.get("passes", 0), self._tags)
         for row in status.transcoders:
@@ -47,3 +50,25 @@ class Gauges:
                 self._l0.set(row.l0, tags)
             if row.dead_share is not None:
                 self._dead.set(row.dead_share, tags)
+
+
+class ProducerGauges:
+    """Gauges of one producer's process."""
+
+    def __init__(self, run: str, producer: str) -> None:
+        self._tags = {"run": run, "producer": producer}
+        self._forward = Gauge("mtc_producer_passes", "Forward passes of the model.", _PRODUCER)
+        self._late = Gauge("mtc_producer_late_passes", "Of them, for cells that lag.", _PRODUCER)
+        self._credit = Gauge(
+            "mtc_credit_wait_seconds",
+            "Time in which all cells had enough.",
+            _PRODUCER,
+        )
+        self._published = Gauge("mtc_published_steps", "Portions handed out.", _PRODUCER)
+
+    def show(self, status: ProducerStatus) -> None:
+        """Bring every value up to date."""
+        self._forward.set(status.forwards.get("passes", 0), self._tags)
+        self._late.set(status.forwards.get("late_passes", 0), self._tags)
+        self._credit.set(status.seconds.get("credit", 0.0), self._tags)
+        self._published.set(status.published, self._tags)

@@ -49,8 +49,8 @@ def run_here(
 ) -> tuple[int, str]:
     """Run with the driver in this process, and the cells too unless another backend is given: exit
     code and what was printed."""
-    from orchestrator.backend import LocalBackend
     from orchestrator.driver import run
+    from orchestrator.local_backend import LocalBackend
     from orchestrator.prepare import Request
 
     out = io.StringIO()
@@ -94,7 +94,7 @@ class SignalAfter:
         self.step, self.delay_s, self.number = step, delay_s, number
 
     def plant(self) -> None:
-        from orchestrator.backend import LocalBackend
+        from orchestrator.local_backend import LocalBackend
 
         wait, seen = LocalBackend.wait, [0]
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from mtc_core import load_suite
 from mtc_core.errors import DataError, MtcError
-from orchestrator.backend import LocalBackend
 from orchestrator.cli import cli
+from orchestrator.local_backend import LocalBackend
 from orchestrator.planning.inventory import Inventory
 from orchestrator.run_folder.lock import NAME as LOCK
 from orchestrator.run_folder.lock import run_lock

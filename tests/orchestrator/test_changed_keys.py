@@ -68,9 +68,11 @@ REFUSED = {
     "resources.threads": ("7", "was 2, now 7"),
 }
 CONTINUES = {
-    "resources.topology": ("fused", 'was "auto", now "fused"'),
+    "resources.topology": ("split", 'was "auto", now "split"'),
     "resources.device": ("cpu", 'was "auto", now "cpu"'),
     "resources.cells": ("2", 'was "auto", now 2'),
+    "resources.producers": ("2", 'was "auto", now 2'),
+    "resources.prefetch_steps": ("2", 'was "auto", now 2'),
     "resources.checkpoint_minutes": ("1", "was 15.0, now 1.0"),
     "resources.checkpoint_keep": ("3", "was 2, now 3"),
     "tracking.wandb": ("offline", 'was "off", now "offline"'),

@@ -84,7 +84,7 @@ def train(run: TranscoderRun, steps: int) -> None:
     run.resume()
     run.begin(_rows(run, 512, 1))
     for step in range(run.step_index, steps):
-        run.step(step, _rows(run, small.BATCH, 1000 + step), slice(0, small.BATCH))
+        run.step(step, _rows(run, small.BATCH, 1000 + step))
         if step % 5 == 4:
             run.checkpoint()
     run.checkpoint()

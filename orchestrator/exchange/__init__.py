@@ -1,0 +1,1 @@
+"""The way from producers to the cells that they feed: who may have which rows, and when."""

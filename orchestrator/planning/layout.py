@@ -1,0 +1,106 @@
+"""Which processes there are, on which devices, by which topology: a choice, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mtc_core.config import TranscoderSpec
+from mtc_core.model.model_shape import ModelShape
+from orchestrator.manifest import Manifest
+from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_cells
+from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.parts import CELLS_KEY, PRODUCERS_KEY, Part, together
+from orchestrator.planning.placement import Placement, Topology, place
+from orchestrator.planning.split_plan import ExchangePlan, ProducerPlan, plan_split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Cells on devices, and producers with what lies between where the topology is split."""
+
+    placement: Placement
+    cells: tuple[CellPlan, ...]
+    producers: tuple[ProducerPlan, ...] = ()
+    exchange: ExchangePlan | None = None
+    why: str
+
+    @property
+    def topology(self) -> Topology:
+        return self.placement.topology
+
+    def memories(self, driver_bytes: int) -> dict[str, tuple[Part, ...]]:
+        """What every memory has to hold, by device. That of the machine is among them where
+        something lies in it; driver_bytes are, only if cells do."""
+        processes: list[CellPlan | ProducerPlan] = [*self.producers, *self.cells]
+        key = PRODUCERS_KEY if self.producers else CELLS_KEY
+        found = {
+            device: together([p.memory for p in processes if p.device == device], key)
+            for device in self.placement.devices
+        }
+        beside = []
+        if self.exchange:
+            beside += [Part("object store", self.exchange.store_bytes, "resources.prefetch_steps")]
+        if driver_bytes and "cpu" in found:
+            beside += [Part("driver and Ray", driver_bytes, "")]
+        if beside:
+            found["cpu"] = (*found.get("cpu", ()), *beside)
+        return found
+
+
+def choose_layout(
+    specs: Sequence[TranscoderSpec],
+    transcoders: Sequence[TranscoderPlan],
+    manifest: Manifest,
+    shape: ModelShape,
+    inventory: Inventory,
+) -> Layout:
+    """What the manifest asks for. Raises ManifestError where the machine does not have that."""
+    if manifest.resources.topology == "split":
+        return _split(specs, transcoders, manifest, shape, inventory)
+    return _fused(specs, transcoders, manifest, shape, inventory)
+
+
+def _fused(
+    specs: Sequence[TranscoderSpec],
+    transcoders: Sequence[TranscoderPlan],
+    manifest: Manifest,
+    shape: ModelShape,
+    inventory: Inventory,
+) -> Layout:
+    placement = place(manifest, inventory, len(specs), "fused")
+    rooms = [inventory.free_bytes(device) for device in placement.cells]
+    cells = plan_cells(specs, transcoders, placement.cells, manifest, shape, rooms)
+    if len(cells) == 1:
+        why = "one device: the forward and the training share a process, nothing is transported"
+    else:
+        kind = "processes" if cells[0].device == "cpu" else "GPUs"
+        why = (
+            f"{len(cells)} {kind}, each forwarding and training its part of the layers: nothing is "
+            "transported"
+        )
+    return Layout(placement=placement, cells=cells, why=why)
+
+
+def _split(
+    specs: Sequence[TranscoderSpec],
+    transcoders: Sequence[TranscoderPlan],
+    manifest: Manifest,
+    shape: ModelShape,
+    inventory: Inventory,
+) -> Layout:
+    placement = place(manifest, inventory, len(specs), "split")
+    free = {d: f for d in placement.devices if (f := inventory.free_bytes(d)) is not None}
+    plan = plan_split(specs, transcoders, placement, manifest, shape, free)
+    producers, cells = len(plan.producers), len(plan.cells)
+    why = (
+        f"{producers} producer{'s' * (producers > 1)} feeding {cells} cell{'s' * (cells > 1)}: "
+        "each block of text is forwarded once"
+    )
+    return Layout(
+        placement=placement,
+        cells=plan.cells,
+        producers=plan.producers,
+        exchange=plan.exchange,
+        why=why,
+    )

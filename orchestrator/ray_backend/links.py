@@ -1,0 +1,78 @@
+"""Who feeds whom: cells are connected to producers as both come up, and anew as either is replaced.
+
+All that start together are connected at once, when the last of them has loaded: producers then know
+whom they have to wait for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from orchestrator.cells.job import CellJob, Job, ProducerJob
+from orchestrator.exchange.producer import reader_name
+
+
+@dataclass(slots=True)
+class Running:
+    """An actor and its unanswered requests, oldest first. `start`: how many processes have been it,
+    this one included. begun: it is asked to work."""
+
+    job: Job
+    actor: Any
+    start: int
+    refs: deque[ray.ObjectRef] = field(default_factory=deque)
+    loaded: bool = False
+    begun: bool = False
+
+    @property
+    def reader(self) -> str:
+        return reader_name(self.job.name, self.start)
+
+
+class Links:
+    """Between the cells and the producers of a run; without any, all are on their own."""
+
+    def __init__(self) -> None:
+        self._together = False
+
+    def begin(self, everybody: Iterable[Running]) -> list[Running]:
+        """Connect whoever is ready, once tokens are there: those that may be asked to work now."""
+        everybody = list(everybody)
+        if not any(isinstance(running.job, ProducerJob) for running in everybody):
+            ready = [running for running in everybody if not running.begun]
+        elif self._together or all(running.loaded for running in everybody):
+            self._together = True
+            ready = [running for running in everybody if running.loaded and not running.begun]
+        else:
+            return []
+        for running in ready:
+            running.begun = True
+        _connect(ready, [running for running in everybody if running.begun])
+        return ready
+
+    def forget(self, lost: Running, everybody: Iterable[Running]) -> None:
+        """A cell is done or dead: nobody is to wait for it."""
+        if isinstance(lost.job, CellJob):
+            for running in everybody:
+                if running.begun and isinstance(running.job, ProducerJob):
+                    running.actor.leave.remote(lost.reader)
+
+
+def _connect(ready: list[Running], begun: list[Running]) -> None:
+    cells = [running for running in begun if isinstance(running.job, CellJob)]
+    for running in ready:
+        if isinstance(running.job, ProducerJob):
+            running.actor.begin.remote([cell.reader for cell in cells])
+    for producer in begun:
+        if not isinstance(producer.job, ProducerJob):
+            continue
+        for cell in cells:
+            if cell in ready or producer in ready:
+                cell.actor.connect.remote(
+                    producer.job.index, producer.actor, producer.start, cell.reader
+                )

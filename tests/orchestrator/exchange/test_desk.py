@@ -1,0 +1,131 @@
+"""Who gets what and when, whatever the order in which producers and readers come to move."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.orchestrator.exchange.simulation import World
+from tests.orchestrator.exchange.test_portions import portions
+
+SEEDS = range(40)
+
+
+def some_world(seed: int, starts: list[int] | None = None) -> World:
+    rng = random.Random(seed)
+    p = portions(rng.randint(1, 30), rng.randint(1, 5), rng.randint(1, 4), rng.randint(1, 4))
+    begin = [0] * rng.randint(1, 4) if starts is None else starts
+    return World(p, rng.randint(1, 3), begin, rng.randint(1, 6), seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_readers_that_begin_together_share_every_forward_and_every_portion(seed: int) -> None:
+    world = some_world(seed)
+    world.run()
+    for reader in world.readers:
+        assert reader.taken == list(range(world.portions.end))
+    assert sorted(world.forwarded) == [(lot, False) for lot in range(world.portions.lots)]
+    assert world.most_stocked <= world.window
+    assert not any(desk.stocked for desk in world.desks)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_readers_that_begin_apart_wait_for_the_last_and_share_as_well(seed: int) -> None:
+    """As after an interruption: each goes on from a checkpoint of its own."""
+    rng = random.Random(seed)
+    world = some_world(seed, [rng.randint(0, 3) for _ in range(3)])
+    starts = [reader.cursor for reader in world.readers]
+    world.run()
+    for start, reader in zip(starts, world.readers, strict=True):
+        assert reader.taken == list(range(start, world.portions.end))
+    lots = [lot for lot, late in world.forwarded if not late]
+    assert len(lots) == len(set(lots)) == len(world.forwarded)
+    assert min(lots, default=0) >= world.portions.lot_of(min(starts))
+    assert world.most_stocked <= world.window
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_that_falls_behind_is_served_and_holds_nobody_up(seed: int) -> None:
+    world = some_world(seed, [0, 0])
+    world.run(moves=world.random.randint(0, 200))
+    behind, ahead = world.readers
+    start = world.random.randint(0, behind.cursor)
+    late = world.restarted(behind, start)
+    world.readers = [ahead]  # the other has to load first
+    world.run()
+    assert ahead.taken == list(range(world.portions.end))
+    world.readers = [late]
+    world.run()
+    assert late.taken == list(range(start, world.portions.end))
+    assert world.most_stocked <= 2 * world.window
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whoever_dies_and_however_often_each_reader_gets_all_that_it_needs(seed: int) -> None:
+    world = some_world(seed, [0] * random.Random(seed).randint(1, 3))
+    for _ in range(world.random.randint(1, 6)):
+        world.run(moves=world.random.randint(1, 80))
+        index = world.random.randrange(len(world.readers))
+        reader = world.readers[index]
+        if world.random.random() < 0.5 and not reader.done:
+            start = world.random.randint(0, reader.cursor)
+            world.readers[index] = world.restarted(reader, start)
+        else:
+            world.restart_producer(world.random.randrange(len(world.desks)))
+    begun = [reader.cursor - len(reader.taken) for reader in world.readers]
+    world.run()
+    for start, reader in zip(begun, world.readers, strict=True):
+        assert reader.taken == list(range(start, world.portions.end))
+    assert world.most_stocked <= 3 * world.window
+
+
+def test_a_laggard_is_served_by_forwards_of_its_own_until_it_has_caught_up() -> None:
+    world = World(portions(40, 2), 1, [0, 0], window=2, seed=1)
+    desk = world.desks[0]
+    ahead, behind = world.readers
+    while ahead.cursor < 20 or behind.cursor < 20:
+        world.run(moves=10)
+    assert not desk.lagging
+    forwards = len(world.forwarded)
+    late = world.restarted(behind, 10)
+    late.move()
+    assert desk.lagging
+    held = ahead.cursor
+    world.readers = [late]  # the other one is slow, and does not move
+    world.run(moves=400)
+    assert late.cursor >= held and not desk.lagging
+    again = [lot for lot, was_late in world.forwarded[forwards:] if was_late]
+    assert again == list(range(5, world.portions.lot_of(held) + 1))[: len(again)] and again
+    world.readers = [ahead, late]
+    world.run()
+    assert late.taken == list(range(10, world.portions.end))
+
+
+def test_the_next_lot_is_run_before_anybody_asks_for_it_and_no_more_than_one() -> None:
+    world = World(portions(40, 2), 1, [0], window=2, seed=1)
+    world.readers[0].move()  # asks for two, takes none
+    for _ in range(20):
+        world._work(world.desks[0])
+    assert world.forwarded == [(0, False), (1, False)]
+    assert world.desks[0].stocked == 2
+
+
+def test_nothing_is_run_before_all_who_are_expected_have_spoken() -> None:
+    world = World(portions(40, 2), 1, [0, 0], window=2, seed=1)
+    desk = world.desks[0]
+    world.readers[0].move()
+    assert desk.turn() is None
+    desk.leave(world.readers[1].name)  # it died while it loaded
+    assert desk.turn() is not None
+
+
+def test_a_reader_that_is_gone_gets_nothing() -> None:
+    world = World(portions(40, 2), 1, [0], window=2, seed=1)
+    world.readers[0].move()
+    for _ in range(5):
+        world._work(world.desks[0])
+    desk, name = world.desks[0], world.readers[0].name
+    assert desk.find(name, 0) == 0
+    desk.leave(name)
+    assert desk.find(name, 0) is None and desk.stocked == 0
