@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator.pace import pace, waits
 from orchestrator.run_folder.lock import SILENT_S, is_running, started
 from orchestrator.suite import Suite
 
@@ -60,6 +61,8 @@ class StatusFile:
             "forwards": suite.forwards,
             "resident_bytes": suite.resident_bytes,
             "replaced": len(suite.replaced),
+            "waits": waits(suite),
+            "pace": pace(suite),
             "transcoders": [row.to_dict() for row in suite.transcoders],
         }
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mtc_core.errors import ConfigError
 from orchestrator.differing import differing
+from orchestrator.pace import pace
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.suite import Suite, training_seconds
@@ -145,14 +146,18 @@ def cost_lines(suite: Suite) -> Iterator[str]:
         return
     seconds = suite.seconds
     trained = training_seconds(seconds)
-    forward, wait = (100 * seconds.get(stage, 0.0) / trained for stage in ("forward", "wait"))
-    waits = f", waits {wait:.0f} %" if wait >= 1 else ""
+    stages = (("forward", "forward"), ("feed", "without rows"), ("wait", "waits"))
+    shares = [(what, 100 * seconds.get(stage, 0.0) / trained) for stage, what in stages]
+    told = ", ".join(f"{what} {share:.0f} %" for what, share in shares if share >= 1)
+    told = f"{told}, the rest steps and checkpoints" if told else "steps and checkpoints"
     yield (
         f"{suite.tokens_per_second:,.0f} tokens/s for the whole suite: {suite.rows_trained:,} rows "
-        f"in {clock(trained)} (forward {forward:.0f} %{waits}, the rest steps and checkpoints)"
+        f"in {clock(trained)} ({told})"
     )
     yield _forward_line(suite)
-    if len(suite.cells) > 1:
+    if said := pace(suite):
+        yield said
+    if len(suite.forwards) > 1:
         for name, forwards in suite.forwards.items():
             if forwards.get("passes"):
                 yield f"  {name}: {_counted(forwards)}"
@@ -164,8 +169,12 @@ def _forward_line(suite: Suite) -> str:
     line = f"{passes:,} forward passes in all: "
     if len(forwards) == 1:
         line += _counted(forwards[0])
+    elif suite.producers:
+        line += f"each of {len(forwards)} producers ran its part of the text"
     else:
         line += f"one for each of {len(forwards)} cells, through its own part of the layers"
+    if late := sum(counts.get("late_passes", 0) for counts in forwards):
+        line += f"; {late:,} of them again, for cells that had fallen behind"
     return f"{line}; separate runs would have needed {suite.separate_passes:,}"
 
 

@@ -125,6 +125,8 @@ def show_status(console: Console, state: dict[str, Any], rows_on_disk: list[Ende
     console.print(f"{state['run']}: {state['state']}{phase}, step {step:,}/{steps:,}")
     if rate := state.get("tokens_per_second"):
         console.print(f"{rate:,.0f} tokens/s in the last invocation")
+    if said := state.get("pace"):
+        console.print(said)
     rows = []
     for row in state["transcoders"]:
         test, batch = row.get("test", {}), row.get("batch", {})

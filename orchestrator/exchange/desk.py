@@ -35,12 +35,13 @@ class Desk:
         self._expected = set(expected)
 
     def ask(self, name: str, portion: int, cursor: int) -> None:
-        """A reader is ready to take a portion, and needs none before the cursor any more."""
+        """A reader is ready to take a portion, and needs none before the cursor any more. What it
+        says may arrive in another order than it was said in."""
         self._expected.discard(name)
         stream = self._stream_of(name)
         reader = stream.readers.pop(name) if stream else Reader(cursor)
-        reader.cursor = cursor
-        reader.asked = {asked for asked in reader.asked if asked >= cursor} | {portion}
+        reader.cursor = cursor = max(reader.cursor, cursor)
+        reader.asked = {asked for asked in {*reader.asked, portion} if asked >= cursor}
         in_time = stream is self._main or not self._main.readers or cursor >= self._main.floor
         (self._main if in_time else self._late).readers[name] = reader
         self._main.free()

@@ -4,7 +4,7 @@ group."""
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -83,7 +83,7 @@ class RayBackend:
         self._heard += self._answers(timeout_s=0)
 
     def wait(self) -> list[Event] | None:
-        if not self._cells and not self._heard:
+        if not self._running and not self._heard:
             return None
         if not self._tokens_there:
             self._tokens_there = True
@@ -137,10 +137,6 @@ class RayBackend:
             self._cluster = Cluster.join(run, self._address)
         return self._cluster
 
-    @property
-    def _cells(self) -> list[Running]:
-        return [r for r in self._running.values() if isinstance(r.job, CellJob)]
-
     def _begin(self, job: Job) -> None:
         assert self._bundles
         self._starts[job.name] += 1
@@ -171,9 +167,9 @@ class RayBackend:
         if not oldest:
             return []
         done, _ = ray.wait(list(oldest), num_returns=1, timeout=timeout_s)
-        return [self._answer(oldest[ref]) for ref in done]
+        return [event for ref in done if (event := self._answer(oldest[ref]))]
 
-    def _answer(self, running: Running) -> Event:
+    def _answer(self, running: Running) -> Event | None:
         name = running.job.name
         try:
             status: CellStatus | ProducerStatus = ray.get(running.refs.popleft())
@@ -182,13 +178,15 @@ class RayBackend:
             with suppress(ray.exceptions.RayError):
                 ray.kill(running.actor)  # one that is merely silent must not come back
             self._links.forget(running, self._running.values())
+            if running.ending:
+                return None
             if lost := lost_cell(name, error):
                 return lost
             raise explained(name, error) from None
         running.loaded = True
         if self._stopping:
             return status
-        if isinstance(status, CellStatus) and status.phase == "done":
+        if running.ending or (isinstance(status, CellStatus) and status.phase == "done"):
             self._end(running)
         elif running.begun:
             self._ask(running)
@@ -200,6 +198,8 @@ class RayBackend:
         del self._running[done.job.name]
         ray.kill(done.actor)
         self._links.forget(done, self._running.values())
-        if not self._cells:  # nobody is left to feed
-            for name in list(self._running):
-                ray.kill(self._running.pop(name).actor)
+        if not any(isinstance(running.job, CellJob) for running in self._running.values()):
+            for producer in self._running.values():  # there is nobody left to feed
+                if not producer.ending:
+                    producer.ending = True
+                    producer.refs = deque([producer.actor.end.remote()])

@@ -20,7 +20,7 @@ from orchestrator.exchange.producer import reader_name
 @dataclass(slots=True)
 class Running:
     """An actor and its unanswered requests, oldest first. `start`: how many processes have been it,
-    this one included. begun: it is asked to work."""
+    this one included. begun: it is asked to work; ending: to tell the last of it, and no more."""
 
     job: Job
     actor: Any
@@ -28,6 +28,7 @@ class Running:
     refs: deque[ray.ObjectRef] = field(default_factory=deque)
     loaded: bool = False
     begun: bool = False
+    ending: bool = False
 
     @property
     def reader(self) -> str:

@@ -84,6 +84,10 @@ class ActivationProducer:
             lambda: self._advance(seconds, lambda: loop.call_soon_threadsafe(self._hand_out))
         )
 
+    async def end(self) -> ProducerStatus:
+        """How it stands after all."""
+        return self._producer.status()
+
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 

@@ -33,7 +33,7 @@ class Reader:
             for portion in islice(theirs, self.window):
                 if portion not in self.asked[index]:
                     self.asked[index].add(portion)
-                    desk.ask(self.name, portion, self.cursor)
+                    self.world.sent.append((desk, self.name, portion, self.cursor))
         owner = desks[portions.lot_of(self.cursor) % len(desks)]
         if (found := owner.find(self.name, self.cursor)) is not None:
             assert found == self.cursor
@@ -58,6 +58,7 @@ class World:
         self.readers = [
             Reader(name, start, window, self) for name, start in zip(names, starts, strict=True)
         ]
+        self.sent: list[tuple[Desk, str, int, int]] = []  # asked, and not yet heard
         self.forwarded: list[tuple[int, bool]] = []
         self.most_stocked = 0
 
@@ -67,12 +68,20 @@ class World:
             waiting = [reader for reader in self.readers if not reader.done]
             if not waiting:
                 return
-            mover = self.random.choice([*waiting, *self.desks])
-            if isinstance(mover, Reader):
+            mover = self.random.choice([*waiting, *self.desks, *self.sent[:1]])
+            if isinstance(mover, tuple):
+                self.deliver()
+            elif isinstance(mover, Reader):
                 mover.move()
             else:
                 self._work(mover)
         assert moves < 10**6, "nobody gets on any more"
+
+    def deliver(self) -> None:
+        """Any of what was asked is heard: not what was asked first."""
+        desk, *said = self.sent.pop(self.random.randrange(len(self.sent)))
+        if any(reader.name == said[0] and not reader.done for reader in self.readers):
+            desk.ask(*said)
 
     def restarted(self, old: Reader, portion: int) -> Reader:
         """It dies; the one that is to take its place, and begins there."""

@@ -89,11 +89,13 @@ def test_a_laggard_is_served_by_forwards_of_its_own_until_it_has_caught_up() -> 
     assert not desk.lagging
     forwards = len(world.forwarded)
     late = world.restarted(behind, 10)
+    world.readers = [late]  # the other one is slow, and does not move
     late.move()
+    while world.sent:
+        world.deliver()
     assert desk.lagging
     held = ahead.cursor
-    world.readers = [late]  # the other one is slow, and does not move
-    world.run(moves=400)
+    world.run(moves=600)
     assert late.cursor >= held and not desk.lagging
     again = [lot for lot, was_late in world.forwarded[forwards:] if was_late]
     assert again == list(range(5, world.portions.lot_of(held) + 1))[: len(again)] and again
@@ -105,6 +107,8 @@ def test_a_laggard_is_served_by_forwards_of_its_own_until_it_has_caught_up() -> 
 def test_the_next_lot_is_run_before_anybody_asks_for_it_and_no_more_than_one() -> None:
     world = World(portions(40, 2), 1, [0], window=2, seed=1)
     world.readers[0].move()  # asks for two, takes none
+    while world.sent:
+        world.deliver()
     for _ in range(20):
         world._work(world.desks[0])
     assert world.forwarded == [(0, False), (1, False)]
@@ -115,6 +119,8 @@ def test_nothing_is_run_before_all_who_are_expected_have_spoken() -> None:
     world = World(portions(40, 2), 1, [0, 0], window=2, seed=1)
     desk = world.desks[0]
     world.readers[0].move()
+    while world.sent:
+        world.deliver()
     assert desk.turn() is None
     desk.leave(world.readers[1].name)  # it died while it loaded
     assert desk.turn() is not None
@@ -123,6 +129,8 @@ def test_nothing_is_run_before_all_who_are_expected_have_spoken() -> None:
 def test_a_reader_that_is_gone_gets_nothing() -> None:
     world = World(portions(40, 2), 1, [0], window=2, seed=1)
     world.readers[0].move()
+    while world.sent:
+        world.deliver()
     for _ in range(5):
         world._work(world.desks[0])
     desk, name = world.desks[0], world.readers[0].name
