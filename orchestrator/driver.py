@@ -16,7 +16,7 @@ from rich.console import Console
 from mtc_core.errors import MtcError, ReadingStopped
 from orchestrator.audience import Audience
 from orchestrator.backend import Backend
-from orchestrator.cells.status import CellLost
+from orchestrator.cells.status import CellLost, Notice
 from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.jobs import cell_jobs, producer_jobs
@@ -131,7 +131,9 @@ def _train(
         policy = FailurePolicy()
         while (events := backend.wait()) is not None:
             for event in events:
-                if not isinstance(event, CellLost):
+                if isinstance(event, Notice):
+                    audience.warn(event.text)
+                elif not isinstance(event, CellLost):
                     audience.hear(event)
                 elif not interrupt:  # what ends us may have ended the cell too
                     _replace(event, policy, backend, audience)
@@ -154,7 +156,7 @@ def _save(backend: Backend, audience: Audience) -> list[str]:
         if isinstance(event, CellLost):
             audience.warn(f"{event.cell} died: {event.why}")
             died.append(event.cell)
-        else:
+        elif not isinstance(event, Notice):
             audience.hear(event)
     return died
 

@@ -30,6 +30,15 @@ class TranscoderStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process runs: the id of its node, the name of its machine, its GPU."""
+
+    node: str
+    host: str
+    gpu: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class CellStatus:
     """One cell now. Seconds and counts are of this process, since it started."""
 
@@ -42,6 +51,7 @@ class CellStatus:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     forwards: dict[str, int] = field(default_factory=dict)  # passes, tokens, and hook counts
     resident_bytes: int = 0
+    place: Place | None = None  # where it is known
     messages: tuple[str, ...] = ()  # for the log; each is sent once
 
     @property
@@ -67,6 +77,7 @@ class ProducerStatus:
     published: int = 0
     most_stocked: int = 0
     resident_bytes: int = 0
+    place: Place | None = None
     messages: tuple[str, ...] = ()
 
 
@@ -80,4 +91,11 @@ class CellLost:
     why: str
 
 
-Event = CellStatus | ProducerStatus | CellLost
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a backend has to tell of the machines that it uses."""
+
+    text: str
+
+
+Event = CellStatus | ProducerStatus | CellLost | Notice

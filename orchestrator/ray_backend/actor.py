@@ -7,6 +7,7 @@ next is what it was asked next.
 
 from __future__ import annotations
 
+import platform
 import time
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ import ray
 
 from orchestrator.cells.cell import Cell
 from orchestrator.cells.job import CellJob, Fed
-from orchestrator.cells.status import CellStatus
+from orchestrator.cells.status import CellStatus, Place
 from orchestrator.exchange.exchange_feed import ExchangeFeed
 from orchestrator.ray_backend.gauges import Gauges
 from orchestrator.ray_backend.ray_line import RayLine
@@ -38,7 +39,7 @@ class TranscoderTrainer:
 
     def load(self) -> CellStatus:
         """See Cell.load."""
-        self._status = self._cell.load()
+        self._status = replace(self._cell.load(), place=place())
         return self._status
 
     def connect(self, index: int, producer: Any, start: int, reader: str) -> None:
@@ -67,6 +68,13 @@ class TranscoderTrainer:
         """Save the state of every transcoder now."""
         self._cell.checkpoint()
         return self._cell.status("training")
+
+
+def place() -> Place:
+    """Of the actor that asks."""
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return Place(context.get_node_id(), platform.node(), gpus[0] if gpus else None)
 
 
 def masked(device: str) -> str:

@@ -3,6 +3,7 @@ group."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from mtc_core.errors import ConfigError
 from orchestrator.cells.job import CellJob, Job, ProducerJob
-from orchestrator.cells.status import CellStatus, Event, ProducerStatus
+from orchestrator.cells.status import CellStatus, Event, Notice, ProducerStatus
 from orchestrator.failures import Stopped
 from orchestrator.manifest import Manifest
 from orchestrator.planning.inventory import Inventory, take_inventory
@@ -20,6 +21,7 @@ from orchestrator.ray_backend.cluster import Cluster  # before ray: it sets what
 import ray  # isort: skip
 from orchestrator.ray_backend.actor import trainer_actor  # isort: skip
 from orchestrator.ray_backend.bundles import LIMIT_S, Bundles  # isort: skip
+from orchestrator.ray_backend.draining import Draining  # isort: skip
 from orchestrator.ray_backend.explain import explained, lost_cell  # isort: skip
 from orchestrator.ray_backend.links import Links, Running  # isort: skip
 from orchestrator.ray_backend.producer_actor import producer_actor  # isort: skip
@@ -28,6 +30,7 @@ SLICE_S = 1.0  # how long an actor works on one request
 AHEAD = 2  # requests that wait at an actor, so that it never does
 POLL_S = 0.5
 STOP_S = 600.0
+log = logging.getLogger("mtc")
 
 
 class RayBackend:
@@ -45,6 +48,7 @@ class RayBackend:
         self._running: dict[str, Running] = {}
         self._starts: Counter[str] = Counter()
         self._links = Links()
+        self._draining = Draining()
         self._run = ""
         self._tokens_there = False
         self._stopping = False
@@ -90,6 +94,7 @@ class RayBackend:
             self._go_on()
         assert self._bundles, "start() comes first"
         self._bundles.check()
+        self._save_what_drains()
         heard, self._heard = self._heard, []
         return heard + self._answers(POLL_S)
 
@@ -158,6 +163,17 @@ class RayBackend:
         for running in self._links.begin(self._running.values()):
             self._ask(running)
 
+    def _save_what_drains(self) -> None:
+        """Cells of a node that is about to be taken away save now, and again until it is."""
+        leaving = self._draining.look()
+        for name, running in self._running.items():
+            if running.node not in leaving or not isinstance(running.job, CellJob):
+                continue
+            if running.begun and self._draining.due(name):
+                running.refs.append(running.actor.checkpoint.remote())
+                text = f"{name} saves: its node is to be taken away {leaving[running.node]}"
+                self._heard.append(Notice(text))
+
     def _ask(self, running: Running) -> None:
         while len(running.refs) < AHEAD:
             running.refs.append(running.actor.advance.remote(self._slice_s))
@@ -184,6 +200,10 @@ class RayBackend:
                 return lost
             raise explained(name, error) from None
         running.loaded = True
+        if status.place:
+            running.node = status.place.node
+            gpu = f", GPU {status.place.gpu}" if status.place.gpu else ""
+            log.info("%s runs on %s%s", name, status.place.host, gpu)
         if self._stopping:
             return status
         if running.ending or (isinstance(status, CellStatus) and status.phase == "done"):

@@ -29,6 +29,7 @@ class Running:
     loaded: bool = False
     begun: bool = False
     ending: bool = False
+    node: str = ""  # once it has loaded
 
     @property
     def reader(self) -> str:

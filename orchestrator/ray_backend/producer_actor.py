@@ -20,7 +20,7 @@ from orchestrator.cells.job import ProducerJob
 from orchestrator.cells.status import ProducerStatus
 from orchestrator.exchange.producer import Producer
 from orchestrator.exchange.transport import Parcel
-from orchestrator.ray_backend.actor import masked
+from orchestrator.ray_backend.actor import masked, place
 from orchestrator.ray_backend.gauges import ProducerGauges
 from orchestrator.ray_backend.plasma import Plasma
 
@@ -48,7 +48,7 @@ class ActivationProducer:
 
     async def load(self) -> ProducerStatus:
         """See Producer.load."""
-        return await self._do(self._producer.load)
+        return replace(await self._do(self._producer.load), place=place())
 
     async def begin(self, readers: list[str]) -> None:
         """See Producer.begin."""

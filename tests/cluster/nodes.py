@@ -65,6 +65,21 @@ class Nodes:
         os.kill(victim.pid, signal.SIGKILL)
         until(lambda: not self._processes(name, program), f"the end of {name}'s {program}")
 
+    def drain(self, name: str, seconds: int) -> None:
+        """Announce that a node will be taken away; nothing is done to it."""
+        (raylet,) = self._processes(name, "raylet")
+        (option,) = [word for word in raylet.cmdline() if word.startswith("--node_id=")]
+        options = [
+            f"--address={self.address}",
+            f"--node-id={option.partition('=')[2]}",
+            "--reason=DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message=wanted elsewhere",
+            f"--deadline-remaining-seconds={seconds}",
+        ]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *options]
+        done = subprocess.run(command, env=with_token(self.token), capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def node_of(self, pid: int) -> str:
         """The name of the node to which a worker belongs; nothing if it has ended."""
         try:

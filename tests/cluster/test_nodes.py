@@ -11,7 +11,7 @@ import orchestrator
 from tests.cluster.nodes import Nodes
 from tests.cluster.runs import Started, hiding, run
 from tests.e2e.runs import finals, write_manifest
-from tests.ray.harm import steps_on, trainer_of, until
+from tests.ray.harm import newest_step, steps_on, trainer_of, until
 
 pytestmark = pytest.mark.cluster
 TWO = ("--set", "resources.cells=2")
@@ -129,3 +129,35 @@ def test_a_cluster_that_goes_away_ends_the_run_in_one_message(model, open_door, 
         last = ended.out.splitlines()[-1]
         assert last.startswith("stopped: ") and message in last, ended
         assert last.endswith("the same command continues the run")
+
+
+def test_cells_of_a_node_that_is_drained_save_before_it_is_gone(longer, token, tmp_path):
+    """Their checkpoints would else be an hour apart."""
+    manifest, reference, _ = longer
+    nodes, folder = Nodes(token), tmp_path / "small"
+    rarely = ("--set", "resources.checkpoint_minutes=60")
+    try:
+        nodes.start("head", 1)
+        nodes.start("leaving", 1)
+        started = Started(
+            manifest, tmp_path, "--address", nodes.address, *TWO, *rarely, token=token
+        )
+        drained = until(lambda: trainer_on(nodes, folder, "leaving"), "a trainer on that node")
+        nodes.drain("leaving", seconds=300)
+        until(lambda: newest_step(drained) > 0, "a checkpoint")
+        saved = newest_step(drained)
+        nodes.kill("leaving")
+        nodes.start("another", 1)
+        ended = started.end()
+    finally:
+        nodes.down()
+    assert ended.code == 0 and ended.clean, ended
+    assert "saves: its node is to be taken away in 2" in ended.out, ended
+    assert "died: its node is gone; it goes on from its last checkpoint" in ended.out
+    assert finals(folder) == finals(reference) and saved > 0
+
+
+def trainer_on(nodes: Nodes, run_folder: Path, name: str) -> Path | None:
+    """The folder of a transcoder that is trained on a node."""
+    pids = {folder: trainer_of(folder) for folder in run_folder.glob("transcoders/*")}
+    return next((f for f, pid in pids.items() if pid and nodes.node_of(pid) == name), None)
