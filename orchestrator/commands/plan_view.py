@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -15,6 +16,7 @@ from orchestrator.planning.parts import Part
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.preflight import human_bytes, memory_there
+from orchestrator.planning.split_plan import ProducerPlan
 from orchestrator.tables import show_rows
 
 
@@ -38,7 +40,25 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
     threads = f", {plan.threads} thread{'s' * (plan.threads > 1)}" if plan.threads else ""
     each = " each" if threads and len(plan.cells) + len(plan.producers) > 1 else ""
     yield Text(f"{plan.topology} on {plan.device}{threads}{each}: {plan.why}")
+    yield Text(_predicted_line(plan))
     yield Text()
+
+
+def _predicted_line(plan: Plan) -> str:
+    """`predicted: 1,900 tokens/s fused, 1,400 split`; relative where a device is not known."""
+    own = plan.predicted[plan.topology]
+    others = [(t, p) for t, p in plan.predicted.items() if t != plan.topology]
+    ordered = [(plan.topology, own), *others]
+    if own.known:
+        told = ", ".join(f"{_rounded(p.tokens_per_second)} {t}" for t, p in ordered)
+        return f"predicted: tokens/s {told}; {own.slowest} sets the pace"
+    told = ", ".join(f"{t} {p.tokens_per_second / own.tokens_per_second:.1f}" for t, p in ordered)
+    return f"predicted speed, relative: {told}; {own.slowest} sets the pace"
+
+
+def _rounded(rate: float) -> str:
+    """Two digits: no prediction is worth more."""
+    return f"{float(f'{rate:.2g}'):,.0f}"
 
 
 def _rest(plan: Plan, inventory: Inventory) -> Iterator[RenderableType]:
@@ -75,15 +95,7 @@ def _show_transcoders(console: Console, plan: Plan) -> None:
 
 
 def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
-    for producer in plan.producers:
-        on_gpu = producer.device != "cpu"
-        where = f" on {device_names((producer.device,), node_gpus)}" if on_gpu else ""
-        share = f" ({producer.gpu_share:.0%} of it)" if 0 < producer.gpu_share < 1 else ""
-        yield (
-            f"{producer.name}{where}{share}: {len(producer.tensors)} tensors, the last at "
-            f"{producer.deepest}, {_mega(producer.flops_per_token)} MFLOP/token, "
-            f"{human_bytes(producer.memory_bytes)}"
-        )
+    yield from _producer_lines(plan.producers, node_gpus)
     if len(plan.cells) == 1 and not plan.producers:
         (cell,) = plan.cells
         yield f"{cell.name}: captures {len(cell.tensors)} tensors, the last at {cell.deepest}"
@@ -99,6 +111,21 @@ def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
             f"{cell.name}{where}{share}: {_counted(len(cell.transcoders))}, {reads}, "
             f"{_mega(cell.flops_per_token)} MFLOP/token "
             f"({cell.flops_per_token / most:.0%} of the largest), {human_bytes(cell.memory_bytes)}"
+        )
+
+
+def _producer_lines(producers: Sequence[ProducerPlan], node_gpus: int | None) -> Iterator[str]:
+    """A line for all those in a row that differ in their GPU alone."""
+    for share, alike in groupby(producers, key=lambda producer: producer.gpu_share):
+        first, *more = alike
+        names = f"{first.name} to {more[-1].name}" if more else first.name
+        where = device_names([p.device for p in (first, *more)], node_gpus)
+        on = "" if first.device == "cpu" else f" on {where}"
+        part = f" ({share:.0%} of {'each' if more else 'it'})" if 0 < share < 1 else ""
+        each = "each " if more else ""
+        yield (
+            f"{names}{on}{part}: {each}{len(first.tensors)} tensors, the last at {first.deepest}, "
+            f"{_mega(first.flops_per_token)} MFLOP/token, {human_bytes(first.memory_bytes)}"
         )
 
 

@@ -21,7 +21,18 @@ RUNTIME_BYTES = 400 * 10**6  # Python with torch and transformers imported: 332 
 KEPT_BYTES = 100 * 10**6  # freed tensors that lie too scattered to be taken again (kept_memory.py)
 RAY_BYTES = 600 * 10**6  # its own processes, with the dashboard
 DRIVER_BYTES = RUNTIME_BYTES + RAY_BYTES  # what runs beside cells that have their own processes
+ADAM_BYTES = 50  # moved for each parameter by a step of fused Adam, and to keep rows at unit norm
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Of a step, for each token: FLOPs of matrix products, FLOPs on gathered rows, and bytes of
+    passes over pre-activations, prefixes and parameters (these once a step, by Adam)."""
+
+    dense_flops: int
+    sparse_flops: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +46,11 @@ class TranscoderCost:
     checkpoint_bytes: int
     final_bytes: int
     step_bytes: int
-    flops_per_token: int
+    work: Work
+
+    @property
+    def flops_per_token(self) -> int:
+        return self.work.dense_flops + self.work.sparse_flops
 
 
 def transcoder_cost(
@@ -46,8 +61,10 @@ def transcoder_cost(
     params = latents * (d_in + 1 + d_out) + d_out
     ridge = FLOAT64_BYTES * (d_in + 1) * (d_in + 1 + d_out)
     silent = FLOAT64_BYTES * latents  # the firing counters, int64
-    encode = 2 * d_in * latents + 2 * spec.k * d_in  # forward dense, weight gradient sparse
-    decode = 3 * 2 * spec.k * d_out  # reconstruction, its weights' and its activations' gradients
+    # Of the encoder the weight gradient; of the decoder the reconstruction, and the gradients of
+    # its weights and its activations; and the prefixes.
+    sparse = 2 * spec.k * d_in + 3 * 2 * spec.k * d_out + 3 * groups * d_out
+    passes = FLOAT32_BYTES * (2 * latents + 10 * groups * d_out + 4 * (d_in + d_out))
     # A step holds: pre-activations and, at worst, as many of dead latents; each prefix's error and
     # its gradient; raw and scaled rows of both sites.
     step_row = 2 * latents + 2 * groups * d_out + 2 * (d_in + d_out)
@@ -57,7 +74,11 @@ def transcoder_cost(
         checkpoint_bytes=3 * FLOAT32_BYTES * params + ridge + silent,
         final_bytes=FLOAT32_BYTES * (params + latents),
         step_bytes=FLOAT32_BYTES * batch_tokens * step_row,
-        flops_per_token=encode + decode + 3 * groups * d_out,
+        work=Work(
+            dense_flops=2 * d_in * latents,
+            sparse_flops=sparse,
+            bytes=passes + ADAM_BYTES * params // batch_tokens,
+        ),
     )
 
 

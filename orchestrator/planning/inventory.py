@@ -48,7 +48,8 @@ class Gpu:
 class Inventory:
     """memory_bytes and disk_bytes are what is free now; None, as for cores: nobody knows. gpus
     None: not looked for. driver_bytes: what runs beside the cells and takes its part of the memory.
-    node_gpus: GPUs of each of several equal nodes, where that is known."""
+    node_gpus: GPUs of each of several equal nodes, where that is known. node_cpus: of each node of
+    a cluster."""
 
     cores: int | None
     memory_bytes: int | None
@@ -56,6 +57,7 @@ class Inventory:
     gpus: tuple[Gpu, ...] | None = None
     driver_bytes: int = DRIVER_BYTES
     node_gpus: int | None = None
+    node_cpus: tuple[int, ...] = ()
 
     def free_bytes(self, device: str) -> int | None:
         """Of a GPU, `cuda:N`; None where nobody has looked, and for the CPU, whose memory is

@@ -1,4 +1,4 @@
-"""Which processes there are, on which devices, by which topology: a choice, with its reason."""
+"""Which processes there are, and on which devices, by either topology."""
 
 from __future__ import annotations
 
@@ -48,26 +48,15 @@ class Layout:
         return found
 
 
-def choose_layout(
+def fused_layout(
     specs: Sequence[TranscoderSpec],
     transcoders: Sequence[TranscoderPlan],
     manifest: Manifest,
     shape: ModelShape,
     inventory: Inventory,
 ) -> Layout:
-    """What the manifest asks for. Raises ManifestError where the machine does not have that."""
-    if manifest.resources.topology == "split":
-        return _split(specs, transcoders, manifest, shape, inventory)
-    return _fused(specs, transcoders, manifest, shape, inventory)
-
-
-def _fused(
-    specs: Sequence[TranscoderSpec],
-    transcoders: Sequence[TranscoderPlan],
-    manifest: Manifest,
-    shape: ModelShape,
-    inventory: Inventory,
-) -> Layout:
+    """Cells that each run the model for themselves. Raises ManifestError where the machine does not
+    have what the manifest asks for."""
     placement = place(manifest, inventory, len(specs), "fused")
     rooms = [inventory.free_bytes(device) for device in placement.cells]
     cells = plan_cells(specs, transcoders, placement.cells, manifest, shape, rooms)
@@ -82,13 +71,14 @@ def _fused(
     return Layout(placement=placement, cells=cells, why=why)
 
 
-def _split(
+def split_layout(
     specs: Sequence[TranscoderSpec],
     transcoders: Sequence[TranscoderPlan],
     manifest: Manifest,
     shape: ModelShape,
     inventory: Inventory,
 ) -> Layout:
+    """Producers that run the model for all cells. Raises the same."""
     placement = place(manifest, inventory, len(specs), "split")
     free = {d: f for d in placement.devices if (f := inventory.free_bytes(d)) is not None}
     plan = plan_split(specs, transcoders, placement, manifest, shape, free)

@@ -57,9 +57,9 @@ def place(
         notes.append(f"idle: {device_names(_cuda(idle), inventory.node_gpus)} ({why})")
     if inventory.node_gpus and cells + len(producers) > 1:
         notes.append("every node needs to see the run folder and the model under the same paths")
-    if not gpus and inventory.cores:
+    if not gpus and (cores := sum(inventory.node_cpus) or inventory.cores):
         assert threads is not None
-        notes += _crowding(cells, len(producers), threads, inventory.cores)
+        notes += _crowding(cells, len(producers), threads, cores)
     return Placement(topology, _cuda(chosen) or ("cpu",) * cells, producers, threads, tuple(notes))
 
 

@@ -13,11 +13,13 @@ from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest import Manifest, check_model, expand
 from orchestrator.planning import costs
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_transcoder
+from orchestrator.planning.choose import choose_layout
 from orchestrator.planning.inventory import Inventory
-from orchestrator.planning.layout import Layout, choose_layout
+from orchestrator.planning.layout import Layout
 from orchestrator.planning.notes import gpu_notes, site_notes, training_notes
 from orchestrator.planning.parts import Part
-from orchestrator.planning.placement import device_names
+from orchestrator.planning.placement import Topology, device_names
+from orchestrator.planning.predict import Prediction
 from orchestrator.planning.split_plan import ExchangePlan, ProducerPlan
 
 
@@ -68,11 +70,12 @@ class Plan:
 
     device: where, in words: `cpu`, `cuda:0`, or `cuda:0-3`. threads None: as many as the machine
     has cores, which nobody knows yet. memories: by device, what all processes on it need.
-    memory_device: the fullest. producers and exchange: where the topology is split."""
+    memory_device: the fullest. producers and exchange: where the topology is split. predicted: of
+    the best layout of each topology that there is room for."""
 
     name: str
     model: str
-    topology: str
+    topology: Topology
     why: str
     device: str
     threads: int | None
@@ -80,6 +83,7 @@ class Plan:
     cells: tuple[CellPlan, ...]
     producers: tuple[ProducerPlan, ...]
     exchange: ExchangePlan | None
+    predicted: dict[Topology, Prediction]
     forward: ForwardPlan
     schedule: SchedulePlan
     memories: dict[str, tuple[Part, ...]]
@@ -110,6 +114,7 @@ class Plan:
             self.transcoders, plain["transcoders"], strict=True
         ):
             plain_transcoder["expansion"] = transcoder.expansion
+            plain_transcoder["cost"]["flops_per_token"] = transcoder.cost.flops_per_token
         for cell, plain_cell in zip(self.cells, plain["cells"], strict=True):
             plain_cell["flops_per_token"] = cell.flops_per_token
             plain_cell["memory_bytes"] = cell.memory_bytes
@@ -132,7 +137,8 @@ def make_plan(
     check_model(manifest, shape)
     specs = expand(manifest, shape.n_layers)
     transcoders = tuple(plan_transcoder(spec, manifest, shape) for spec in specs)
-    layout = choose_layout(specs, transcoders, manifest, shape, inventory)
+    choice = choose_layout(specs, transcoders, manifest, shape, inventory)
+    layout = choice.layout
     memories = layout.memories(inventory.driver_bytes)
     fullest = max(layout.placement.devices, key=lambda device: _size(memories[device]))
     return Plan(
@@ -146,6 +152,7 @@ def make_plan(
         cells=layout.cells,
         producers=layout.producers,
         exchange=layout.exchange,
+        predicted=dict(choice.predicted),
         forward=_forward(shape, layout, transcoders),
         schedule=_schedule(manifest, stored_rows),
         memories=memories,

@@ -48,10 +48,12 @@ class ProducerPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangePlan:
-    """What lies between: the steps that each producer holds ready, the bytes of one step's rows of
-    every distinct tensor, and the bytes of the object store that hold all of it."""
+    """What lies between: the steps that each producer holds ready, the rows that are published at
+    once and their bytes, of every distinct tensor, and the bytes of the object store that hold all
+    of it."""
 
     prefetch_steps: int
+    portion_rows: int
     portion_bytes: int
     store_bytes: int
 
@@ -127,6 +129,7 @@ def _exchange(
     # A window for cells that are in step, one for such as lag, and what is being written.
     return ExchangePlan(
         prefetch_steps=steps,
+        portion_rows=rows,
         portion_bytes=portion,
         store_bytes=producers * (2 * steps + 1) * portion,
     )

@@ -125,11 +125,14 @@ class Cluster:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         count = int(sum(node.get("GPU", 0) for node in nodes))
         found = tuple(Gpu("GPU of the cluster", 0, None) for _ in range(count))
+        of_nodes = {int(node.get("GPU", 0)) for node in nodes} - {0}
         return Inventory(
             cores=here.cores,
             memory_bytes=int(sum(node.get("memory", 0) for node in nodes)),
             disk_bytes=here.disk_bytes,
             gpus=None if device == "cpu" else found,
+            node_gpus=of_nodes.pop() if len(of_nodes) == 1 and len(nodes) > 1 else None,
+            node_cpus=tuple(int(node.get("CPU", 0)) for node in nodes if node.get("CPU")),
         )
 
     def leave(self, clean: bool) -> None:

@@ -1,0 +1,133 @@
+"""Tokens per second of a layout, by the cost model of maths.md §10 and the rates of its devices.
+
+A cell forwards and trains, one after the other. Producers and cells work at the same time, so the
+slowest of them sets the pace, unless they share a device, or fewer cores than they have threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from orchestrator.manifest import Manifest
+from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan
+from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.layout import Layout
+from orchestrator.planning.placement import device_names
+from orchestrator.planning.rates import (
+    CORE,
+    NETWORK_BYTES,
+    NODE_STORE_BYTES,
+    Rates,
+    gpu_rates,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """tokens_per_second of the suite in training, without checkpoints; its slowest process; and
+    whether the speed of the devices is known, or only how layouts compare."""
+
+    tokens_per_second: float
+    slowest: str
+    known: bool
+
+
+def predict(
+    layout: Layout,
+    transcoders: Mapping[str, TranscoderPlan],
+    manifest: Manifest,
+    inventory: Inventory,
+) -> Prediction:
+    """By the transcoders' plans, under their ids."""
+    on_cpu = layout.cells[0].device == "cpu"
+    model = _Model(layout, transcoders, manifest, inventory, on_cpu)
+    seconds = dict(model.seconds())
+    by_device: dict[str, float] = {}
+    for name, device, taken in ((n, d, s) for n, (d, s) in seconds.items()):
+        place = name if device == "cpu" else device  # processes on a GPU take turns
+        by_device[place] = by_device.get(place, 0.0) + taken
+    slowest = max(by_device, key=lambda place: by_device[place])
+    pace = by_device[slowest]
+    if on_cpu and model.cores:
+        work = sum(taken for _, taken in seconds.values()) * model.threads
+        pace = max(pace, work / model.cores)
+    shipping = _shipping_seconds(layout, inventory) if layout.producers else 0.0
+    if shipping > pace:
+        return Prediction(1 / shipping, "what carries rows between processes", model.known)
+    if slowest.startswith("cuda:"):
+        slowest = device_names((slowest,), inventory.node_gpus)
+    return Prediction(1 / pace, slowest, model.known)
+
+
+def _shipping_seconds(layout: Layout, inventory: Inventory) -> float:
+    """Per token, of the network, and of the object store of a node. Cells and producers are spread
+    evenly, and what a node reads comes from all."""
+    assert layout.exchange
+    of_tensor = layout.exchange.portion_bytes / layout.exchange.portion_rows
+    of_tensor /= len(layout.producers[0].tensors)
+    nodes = max(1, len(inventory.node_cpus))
+    if inventory.gpus and inventory.node_gpus:
+        nodes = -(-len(inventory.gpus) // inventory.node_gpus)
+    read = of_tensor * sum(len(cell.tensors) for cell in layout.cells) / nodes
+    put = of_tensor * len(layout.producers[0].tensors) / nodes
+    network = read * (1 - 1 / nodes) / NETWORK_BYTES
+    return max(network, put / NODE_STORE_BYTES)
+
+
+class _Model:
+    """Seconds per token of each process of a layout, alone on its device."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        transcoders: Mapping[str, TranscoderPlan],
+        manifest: Manifest,
+        inventory: Inventory,
+        on_cpu: bool,
+    ) -> None:
+        self._layout, self._transcoders = layout, transcoders
+        self._train = manifest.train.config()
+        self._pass_tokens = manifest.model.forward_contexts * (manifest.data.context_tokens - 1)
+        self.threads = layout.placement.threads or 1
+        self.cores, self.known = sum(inventory.node_cpus) or inventory.cores, True
+        if on_cpu:
+            self._forward = self._step = CORE.with_threads(self.threads)
+        else:
+            first = layout.placement.devices[0]
+            gpus, index = inventory.gpus, int(first.partition(":")[2])
+            name = gpus[index].name if gpus else ""
+            self._forward, self.known = gpu_rates(name, manifest.model.dtype)
+            self._step, _ = gpu_rates(name, manifest.train.dtype)
+
+    def seconds(self) -> Iterator[tuple[str, tuple[str, float]]]:
+        """By process: its device, and its seconds for each token of the run."""
+        layout = self._layout
+        for producer in layout.producers:
+            assert layout.exchange
+            share = 1 / len(layout.producers)
+            bytes = layout.exchange.portion_bytes / layout.exchange.portion_rows
+            shipping = share * bytes / self._forward.published_bytes
+            forward = self._forwarding(producer.flops_per_token, share)
+            yield producer.name, (producer.device, forward + shipping)
+        for cell in layout.cells:
+            forward = (
+                0.0 if layout.producers else self._forwarding(cell.forward_flops_per_token, 1.0)
+            )
+            yield cell.name, (cell.device, forward + self._training(cell))
+
+    def _forwarding(self, flops: float, share: float) -> float:
+        rates = self._forward
+        return flops / rates.forward_flops + share * rates.pass_s / self._pass_tokens
+
+    def _training(self, cell: CellPlan) -> float:
+        rates, total = self._step, 0.0
+        for id in cell.transcoders:
+            work = self._transcoders[id].cost.work
+            total += _step_seconds(work.dense_flops, work.sparse_flops, work.bytes, rates)
+            total += rates.step_s / self._train.batch_tokens
+        return total
+
+
+def _step_seconds(dense: float, sparse: float, bytes: float, rates: Rates) -> float:
+    return dense / rates.dense_flops + sparse / rates.sparse_flops + bytes / rates.bytes

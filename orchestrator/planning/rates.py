@@ -1,0 +1,87 @@
+"""How much of each kind of work a device does in a second: what predictions are made of.
+
+Of CPUs, one core of the machine on which the README's figures were measured (benchmarks/rates.py
+prints these constants); another CPU may be twice as fast or half, which changes tokens/s but hardly
+the comparison of topologies. Of GPUs, their published peaks times what an H200 reached of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+_EXPONENT = 0.85  # two threads do 1.8 times the work of one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Per second: FLOPs of a forward pass, of other matrix products, and on gathered rows; bytes of
+    passes over memory; bytes that one process publishes. step_s, pass_s: of each step of a
+    transcoder and of each forward pass, whatever their size."""
+
+    forward_flops: float
+    dense_flops: float
+    sparse_flops: float
+    bytes: float
+    published_bytes: float
+    step_s: float
+    pass_s: float
+
+    def with_threads(self, threads: int) -> Rates:
+        """Of a CPU process with so many, out of those with one."""
+        times = threads**_EXPONENT
+        return replace(
+            self,
+            forward_flops=self.forward_flops * times,
+            dense_flops=self.dense_flops * times,
+            sparse_flops=self.sparse_flops * times,
+            bytes=self.bytes * times,
+        )
+
+
+CORE = Rates(
+    forward_flops=60e9,
+    dense_flops=70e9,
+    sparse_flops=4e9,
+    bytes=8e9,
+    published_bytes=1.2e9,
+    step_s=0.002,
+    pass_s=0.005,
+)
+
+# Published peaks: bf16 products without sparsity, and memory.
+_GPUS = {
+    "H200": (989e12, 4.8e12),
+    "H100": (989e12, 3.35e12),
+    "A100": (312e12, 2.0e12),
+    "L40S": (362e12, 0.86e12),
+    "A10G": (70e12, 0.6e12),
+    "L4": (121e12, 0.3e12),
+    "T4": (65e12, 0.3e12),
+    "4090": (165e12, 1.0e12),
+    "3090": (71e12, 0.94e12),
+}
+_OF_PEAK_FLOPS, _OF_PEAK_BYTES = 0.80, 0.90  # an H200: 790 TFLOP/s and 4.3 TB/s
+_FLOAT32_SHARE = 0.5  # TF32 on the same units
+
+# Nobody has told of the network: 25 Gb/s, so that split has to be worth it on an ordinary one.
+NETWORK_BYTES = 3.1e9
+NODE_STORE_BYTES = 6e9  # that all producers of a node together put into its object store
+
+
+def gpu_rates(name: str, dtype: str) -> tuple[Rates, bool]:
+    """Of a GPU by its name, for products in that dtype, and whether it is one of those known; the
+    others are taken for an A100."""
+    known = next((peaks for part, peaks in _GPUS.items() if part in name), None)
+    flops, bytes = known or _GPUS["A100"]
+    flops *= _OF_PEAK_FLOPS * (1.0 if dtype != "float32" else _FLOAT32_SHARE)
+    bytes *= _OF_PEAK_BYTES
+    rates = Rates(
+        forward_flops=flops,
+        dense_flops=flops,
+        sparse_flops=bytes / 2,  # a gathered float32 gives two FLOPs for four bytes
+        bytes=bytes,
+        published_bytes=2e9,  # through the memory of the host
+        step_s=0.0005,
+        pass_s=0.001,
+    )
+    return rates, known is not None
