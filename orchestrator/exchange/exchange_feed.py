@@ -8,6 +8,7 @@ B rows of a portion · N made-up rows · D width of a site
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -21,6 +22,7 @@ from orchestrator.cells.portions import Portions
 from orchestrator.exchange.line import Line, LineLost
 
 REHEARSAL_ROWS = 256
+ABSENT_S = 0.1  # how long a cell rests at a time while it has no producer
 
 
 class ExchangeFeed:
@@ -109,6 +111,8 @@ class ExchangeFeed:
         while True:
             self._ask()
             line = self._lines[producer]
+            if line is None:
+                time.sleep(ABSENT_S)  # the new one needs this core to load
             try:
                 rows = line.take(portion) if line else None
             except LineLost:

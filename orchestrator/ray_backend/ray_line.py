@@ -4,6 +4,7 @@ the credit: as many as the window has are out at a time.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
@@ -44,6 +45,7 @@ class RayLine:
         except GetTimeoutError:  # another node is slow to send it
             return None
         except ActorUnavailableError:  # maybe it comes back; if not, the driver gives us another
+            time.sleep(POLL_S)  # it says so at once, again and again
             self._asked = {asked: self._take(asked) for asked in self._asked}
             return None
         except (RayActorError, ObjectLostError):
