@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,7 @@ class Nodes:
     def __init__(self, token: str | None) -> None:
         self._janitor = Janitor()
         self.token, self.address = token, ""
+        self._raylets: dict[str, int] = {}
 
     def start(
         self, name: str, cpus: int, before: Sequence[str] = (), memory_bytes: int = 8 * 10**9
@@ -58,6 +60,8 @@ class Nodes:
         assert done.returncode == 0, done.stdout + done.stderr
         if not self.address:
             self.address = (folder / "ray_current_cluster").read_text().strip()
+        (raylet,) = self._processes(name, "raylet")
+        self._raylets[name] = raylet.pid
 
     def kill(self, name: str, program: str = "raylet") -> None:
         """Kill one of a node's programs, and wait until it is gone."""
@@ -87,6 +91,15 @@ class Nodes:
         except psutil.NoSuchProcess:
             return ""
 
+    def workers(self, title: str) -> dict[int, str]:
+        """Processes that work for living nodes under a title with that word: pid -> node."""
+        return {
+            pid: node
+            for node, raylet in self._raylets.items()
+            for pid in _children(raylet)
+            if title in _title(pid)
+        }
+
     def alive(self, name: str) -> bool:
         return len(self._processes(name, "raylet")) == 1
 
@@ -96,6 +109,22 @@ class Nodes:
     def _processes(self, name: str, program: str) -> list[psutil.Process]:
         mark = f"{self._janitor.folder}/{name}"
         return [process for process in psutil.process_iter() if _is(process, program, mark)]
+
+
+def _children(pid: int) -> list[int]:
+    """Of all threads of a process; none if it has gone."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(word) for word in children.read_text().split()]
+    return found
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def with_token(token: str | None, more: Mapping[str, str] = {}) -> dict[str, str]:

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,24 +92,31 @@ def _checkpoints(folder: Path, pattern: str) -> list[Path]:
 
 
 def freeze_inside(writing: Callable[[], list[Path]]) -> tuple[int, Path]:
-    """Stop a process while a temporary file or folder of its writing is there: its pid and that.
+    """Stop a process while a temporary file or folder of its writing is there: its pid and that."""
+    return until(lambda: frozen_inside(writing()), "a write to be caught")
 
-    Both are told by the name, `.NAME.PID.tmp`."""
 
-    def frozen() -> tuple[int, Path] | None:
-        for path in writing():
-            if path.name.endswith(".old.tmp"):  # it is being removed
-                continue
-            pid = int(path.name.split(".")[-2])
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-                until(lambda pid=pid: _stopped(pid), "stopped")
-                if path.exists():
-                    return pid, path
-                os.kill(pid, signal.SIGCONT)
-        return None
+def frozen_inside(writing: list[Path]) -> tuple[int, Path] | None:
+    """Try it once. Both are told by the name, `.NAME.PID.tmp`."""
+    for path in writing:
+        if path.name.endswith(".old.tmp"):  # it is being removed
+            continue
+        pid = int(path.name.split(".")[-2])
+        if stop(pid):
+            if path.exists():
+                return pid, path
+            os.kill(pid, signal.SIGCONT)
+    return None
 
-    return until(frozen, "a write to be caught")
+
+def stop(pid: int) -> bool:
+    """Stop a process, if it is there; whether it was."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        return False
+    until(lambda: _stopped(pid), "stopped")
+    return True
 
 
 def _stopped(pid: int) -> bool:
