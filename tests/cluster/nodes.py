@@ -1,4 +1,5 @@
-"""Real Ray clusters of one or more nodes, all on this machine, by `ray start`. Linux only."""
+"""Real Ray clusters of one or more nodes by `ray start`: all on this machine, or on hosts that are
+made of it (hosts.py). Linux only."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ NODE = "MTC_TEST_NODE"  # in the environment of every process of a node
 # A command whose processes get no 300 GB, whatever this machine and its settings would promise.
 LIMITED = ("sh", "-c", 'ulimit -v 300000000 && exec "$@"', "sh")
 STORE_BYTES = 80 * 2**20
-# A node that is killed is missed at once, not after a quarter of a minute.
+# A node that is killed is missed at once, not after a quarter of a minute; one that is cut off, in
+# seven seconds, not in more than a minute.
 _BRISK = {
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "2",
     "RAY_metrics_report_interval_ms": "60000",
 }
@@ -37,14 +40,22 @@ class Nodes:
         self._raylets: dict[str, int] = {}
 
     def start(
-        self, name: str, cpus: int, before: Sequence[str] = (), memory_bytes: int = 8 * 10**9
+        self,
+        name: str,
+        cpus: int,
+        before: Sequence[str] = (),
+        memory_bytes: int = 8 * 10**9,
+        ip: str = "",
     ) -> None:
         """Start a node; the first is the head. before: a command that runs `ray start` in turn.
-        memory_bytes: what it says that it has."""
+        memory_bytes: what it says that it has. ip: its address, if it is on a host of its own."""
         folder = self._janitor.folder
         head = ["--head", "--port=0", "--include-dashboard=false", f"--temp-dir={folder}"]
+        # Hosts share no /tmp.
+        other = [f"--address={self.address}", *([f"--temp-dir={folder}/{name}"] if ip else [])]
         options = [
-            *([f"--address={self.address}"] if self.address else head),
+            *(other if self.address else head),
+            *([f"--node-ip-address={ip}"] if ip else []),
             f"--num-cpus={cpus}",
             f"--memory={memory_bytes}",
             f"--object-store-memory={STORE_BYTES}",
