@@ -12,7 +12,9 @@ from typing import BinaryIO
 from mtc_core.errors import ConfigError
 from orchestrator.run_folder.disk_errors import disk_errors
 
-CLAIM_S = 60.0  # how long an earlier process may take to die after its driver
+# How long an earlier process may live on. After its driver's death that is moments; on a host that
+# is cut off from the cluster, it is three minutes until Ray (2.60) ends it there.
+CLAIM_S = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,8 @@ class TranscoderFolder:
 
     def claim(self) -> BinaryIO:
         """Lock this folder for one process, and wait for an earlier one to let go: a trainer
-        outlives a killed driver by moments, and must write nothing beside its successor. The
-        lock lasts while the file returned is open.
+        outlives a killed driver, or its host's last sign, and must write nothing beside its
+        successor. The lock lasts while the file returned is open.
 
         Raises ConfigError after CLAIM_S."""
         with disk_errors(self.path, "written"):
@@ -37,9 +39,9 @@ class TranscoderFolder:
                 if time.monotonic() > deadline:
                     file.close()
                     raise ConfigError(
-                        f"{self.path} is still being trained by a process of an earlier driver; "
-                        "end that process (see its name with ps: ray::TranscoderTrainer), and run "
-                        "the command again"
+                        f"{self.path} is still being trained by an earlier process, whose driver "
+                        "has ended or whose host was cut off; end that process (see its name with "
+                        "ps: ray::TranscoderTrainer), and run the command again"
                     )
                 time.sleep(0.2)
         return file
