@@ -15,6 +15,7 @@ from orchestrator.failures import Stopped
 # "common causes", which says nothing.
 _MEMORY = ("running low on memory", "NODE_OUT_OF_MEMORY")
 _NODE = ("node died", "node was terminated", "node has died")
+_NODE_GONE = "its node is gone, or cannot be reached"  # Ray cannot tell which
 _LACKING = re.compile(r"No module named '[^']+'|cannot import name '[^']+'")
 _DRIVER_NODE = "owner has died"  # the owner of every cell is the driver
 _OUT_OF_MEMORY = (
@@ -33,7 +34,7 @@ def lost_cell(cell: str, error: exceptions.RayError) -> CellLost | None:
     if isinstance(error, exceptions.ActorUnavailableError):
         return CellLost(cell, "crash", "it does not answer any more")
     if isinstance(error, exceptions.NodeDiedError):
-        return CellLost(cell, "node", "its node is gone")
+        return CellLost(cell, "node", _NODE_GONE)
     if isinstance(error, exceptions.ActorDiedError) and not error.actor_init_failed:
         kind, why = _death(text, error.preempted)
         return CellLost(cell, kind, why)
@@ -106,7 +107,7 @@ def _death(text: str, preempted: bool) -> tuple[Loss, str]:
     if any(mark in text for mark in _MEMORY):
         return "memory", _OUT_OF_MEMORY
     if preempted or any(mark in text for mark in _NODE):
-        return "node", "its node is gone"
+        return "node", _NODE_GONE
     if "SIGKILL" in text or "connection error" in text:
         return "crash", "its process was killed, or crashed (the kernel kills for want of memory)"
     return "crash", one_line(Exception(text.rpartition("exit detail:")[2] or text))
