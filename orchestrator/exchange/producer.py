@@ -66,10 +66,15 @@ class Producer:
         portions = self._forwarder.begin()
         self._desk = Desk(portions, self.job.index, self.job.count, readers)
 
-    def ask(self, reader: str, portion: int, cursor: int) -> None:
+    def expect(self, readers: Iterable[str]) -> None:
+        """See Desk.expect."""
+        with self._lock:
+            self.desk.expect(readers)
+
+    def ask(self, reader: str, portion: int, cursor: int) -> bool:
         """See Desk.ask."""
         with self._lock:
-            self.desk.ask(reader, portion, cursor)
+            return self.desk.ask(reader, portion, cursor)
 
     def find(self, reader: str, portion: int) -> Parcel | None:
         """A portion that was asked for, if it is there."""
@@ -123,6 +128,8 @@ class Producer:
         """Run the model over a lot. One for readers that lag is left between two passes when there
         is something else to do, and gone on with later."""
         work = self._work(turn)
+        with self._lock:
+            self.desk.begin(turn)
         if work.lot != lot:
             work.lot, work.passes = lot, self._forwarder.run(lot, work.rows)
         while True:
@@ -132,7 +139,7 @@ class Producer:
                 break
             self._late_passes += turn.late
             yield True
-            if turn.late and self._has_better():
+            if turn.late and self._pressed():
                 return
         with self._lock:
             turn.stream.forwarded(lot)
@@ -142,10 +149,9 @@ class Producer:
             turn.stream.buffer = _Work()
         return turn.stream.buffer
 
-    def _has_better(self) -> bool:
+    def _pressed(self) -> bool:
         with self._lock:
-            other = self.desk.turn()
-        return other is not None and not other.late
+            return self.desk.pressing
 
     def _publish(self, turn: Turn, portion: int) -> None:
         with self._timed("publish"):

@@ -70,10 +70,13 @@ class Stream:
             return None
         lot = self._portions.lot_of(portion)
         if lot != self._lot:
-            self._lot, self._begun = None, lot  # the rows of another are written over
             return Forward(lot)
         needing = [reader for reader in self.readers.values() if reader.cursor <= portion]
         return Publish(portion) if all(portion in reader.asked for reader in needing) else None
+
+    def begin(self, lot: int) -> None:
+        """The buffer is being filled with the rows of a lot, over those of another."""
+        self._lot, self._begun = None, lot
 
     def forwarded(self, lot: int) -> None:
         """The buffer holds the rows of that lot now."""

@@ -219,7 +219,9 @@ class RayBackend:
         ray.kill(done.actor)
         self._links.forget(done, self._running.values())
         if not any(isinstance(running.job, CellJob) for running in self._running.values()):
-            for producer in self._running.values():  # there is nobody left to feed
-                if not producer.ending:
+            for name, producer in list(self._running.items()):  # there is nobody left to feed
+                if not producer.loaded:
+                    ray.kill(self._running.pop(name).actor)
+                elif not producer.ending:
                     producer.ending = True
                     producer.refs = deque([producer.actor.end.remote()])

@@ -1,7 +1,7 @@
 """Who feeds whom: cells are connected to producers as both come up, and anew as either is replaced.
 
 All that start together are connected at once, when the last of them has loaded: producers then know
-whom they have to wait for.
+whom they have to wait for. So are cells that are replaced at the same time.
 """
 
 from __future__ import annotations
@@ -45,13 +45,18 @@ class Links:
     def begin(self, everybody: Iterable[Running]) -> list[Running]:
         """Connect whoever is ready, once tokens are there: those that may be asked to work now."""
         everybody = list(everybody)
-        if not any(isinstance(running.job, ProducerJob) for running in everybody):
+        cells = [running for running in everybody if isinstance(running.job, CellJob)]
+        if len(cells) == len(everybody):
             ready = [running for running in everybody if not running.begun]
-        elif self._together or all(running.loaded for running in everybody):
-            self._together = True
-            ready = [running for running in everybody if running.loaded and not running.begun]
         else:
-            return []
+            first = everybody if not self._together else cells
+            self._together |= all(running.loaded for running in everybody)
+            waiting = not all(running.loaded for running in first)
+            ready = [
+                running
+                for running in everybody
+                if running.loaded and not running.begun and not (waiting and running in first)
+            ]
         for running in ready:
             running.begun = True
         _connect(ready, [running for running in everybody if running.begun])
@@ -67,9 +72,14 @@ class Links:
 
 def _connect(ready: list[Running], begun: list[Running]) -> None:
     cells = [running for running in begun if isinstance(running.job, CellJob)]
-    for running in ready:
-        if isinstance(running.job, ProducerJob):
+    new = [cell.reader for cell in cells if cell in ready]
+    for running in begun:
+        if isinstance(running.job, CellJob):
+            continue
+        if running in ready:
             running.actor.begin.remote([cell.reader for cell in cells])
+        elif new:
+            running.actor.expect.remote(new)
     for producer in begun:
         if not isinstance(producer.job, ProducerJob):
             continue

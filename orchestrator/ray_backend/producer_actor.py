@@ -59,7 +59,8 @@ class ActivationProducer:
     async def take(self, reader: str, portion: int, cursor: int) -> tuple[int, Parcel | None]:
         """A portion, once it is published; nothing for a reader that is gone."""
         await self._begun.wait()
-        self._producer.ask(reader, portion, cursor)
+        if not self._producer.ask(reader, portion, cursor):
+            return self._start, None
         self._asked.set()
         parcel = self._producer.find(reader, portion)
         if parcel is None:
@@ -67,6 +68,11 @@ class ActivationProducer:
             future = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
             parcel = await future
         return self._start, parcel
+
+    async def expect(self, readers: list[str]) -> None:
+        """See Producer.expect."""
+        await self._begun.wait()
+        self._producer.expect(readers)
 
     async def leave(self, reader: str) -> None:
         """A reader is done, or dead: it is waited for no longer."""

@@ -64,7 +64,7 @@ class RayLine:
                 return None
             start, parcel = ray.get(ready[0])
             del self._asked[portion]
-            if start != self._start:
+            if start != self._start or parcel is None:  # what we were has left, as others see it
                 raise LineLost
             self._parcels[portion] = parcel
         return self._parcels[portion]

@@ -12,6 +12,8 @@ from orchestrator.cells.portions import Portions
 from orchestrator.exchange.desk import Desk
 from orchestrator.exchange.stream import Forward
 
+ENOUGH = 30_000  # moves that bring any of these worlds to its end
+
 
 class Reader:
     """Takes every portion in order, within a window at each desk."""
@@ -62,7 +64,7 @@ class World:
         self.forwarded: list[tuple[int, bool]] = []
         self.most_stocked = 0
 
-    def run(self, moves: int = 10**6) -> None:
+    def run(self, moves: int = ENOUGH) -> None:
         """Until all readers are done, or for so many moves."""
         for _ in range(moves):
             waiting = [reader for reader in self.readers if not reader.done]
@@ -75,7 +77,7 @@ class World:
                 mover.move()
             else:
                 self._work(mover)
-        assert moves < 10**6, "nobody gets on any more"
+        assert moves < ENOUGH, "nobody gets on any more"
 
     def deliver(self) -> None:
         """Any of what was asked is heard: not what was asked first."""
@@ -102,6 +104,7 @@ class World:
         if turn is None:
             return
         if isinstance(turn.task, Forward):
+            desk.begin(turn)
             self.forwarded.append((turn.task.lot, turn.late))
             turn.stream.forwarded(turn.task.lot)
         else:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from orchestrator.exchange.desk import PATIENCE
 from tests.orchestrator.exchange.simulation import World
 from tests.orchestrator.exchange.test_portions import portions
 
@@ -126,6 +127,52 @@ def test_nothing_is_run_before_all_who_are_expected_have_spoken() -> None:
     assert desk.turn() is not None
 
 
+def test_those_that_were_lost_together_share_their_forwards_again() -> None:
+    world = World(portions(40, 2), 1, [0, 0], window=2, seed=1)
+    world.run(moves=150)
+    first, second = (reader.cursor for reader in world.readers)
+    assert min(first, second) > 4
+    forwards = len(world.forwarded)
+    later, sooner = (
+        world.restarted(reader, at) for reader, at in zip(world.readers, (4, 1), strict=True)
+    )
+    world.desks[0].expect([later.name, sooner.name])
+    world.readers = [later]
+    world.run(moves=50)  # nothing is run for it alone
+    assert len(world.forwarded) == forwards
+    world.readers = [later, sooner]
+    world.run()
+    assert later.taken[0] == 4 and sooner.taken[0] == 1
+    assert world.forwarded[forwards:] == [(lot, False) for lot in range(world.portions.lots)]
+
+
+def test_where_the_forward_sets_the_pace_a_laggard_is_brought_up_first() -> None:
+    """Readers ask at once for whatever there is, so that there is always something to run."""
+    world = World(portions(200, 2), 1, [0, 0], window=4, seed=1)
+    desk, (ahead, behind) = world.desks[0], world.readers
+
+    def forward() -> bool:
+        for _ in range(50):
+            for reader in world.readers:
+                reader.move()
+            while world.sent:
+                world.deliver()
+        before = len(world.forwarded)
+        while len(world.forwarded) == before:
+            world._work(desk)
+        return world.forwarded[-1][1]
+
+    while ahead.cursor < 100:
+        forward()
+    late = world.restarted(behind, 20)
+    world.readers = [ahead, late]
+    reached = ahead.cursor
+    turns = [forward() for _ in range(60)]
+    assert turns[:PATIENCE] == [False] * PATIENCE and not desk.lagging
+    assert sum(turns) <= (reached - 20) / 2 + PATIENCE + 2
+    assert not any(turns[sum(turns) + PATIENCE + 2 :])
+
+
 def test_a_reader_that_is_gone_gets_nothing() -> None:
     world = World(portions(40, 2), 1, [0], window=2, seed=1)
     world.readers[0].move()
@@ -137,3 +184,4 @@ def test_a_reader_that_is_gone_gets_nothing() -> None:
     assert desk.find(name, 0) == 0
     desk.leave(name)
     assert desk.find(name, 0) is None and desk.stocked == 0
+    assert not desk.ask(name, 1, 0) and desk.turn() is None  # said before it was killed
