@@ -22,6 +22,7 @@ from orchestrator.planning.costs import DRIVER_BYTES
 from orchestrator.run_folder.disk_errors import disk_errors
 
 _CGROUP = Path("/sys/fs/cgroup")
+_SHARED = Path("/dev/shm")
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same under WSL, AMD
 _LOOK = """
 import json, sys, torch
@@ -49,7 +50,8 @@ class Inventory:
     """memory_bytes and disk_bytes are what is free now; None, as for cores: nobody knows. gpus
     None: not looked for. driver_bytes: what runs beside the cells and takes its part of the memory.
     node_gpus: GPUs of each of several equal nodes, where that is known. node_cpus: of each node of
-    a cluster."""
+    a cluster. shared_bytes: free shared memory, in which a Ray of our own keeps what is published.
+    """
 
     cores: int | None
     memory_bytes: int | None
@@ -58,6 +60,7 @@ class Inventory:
     driver_bytes: int = DRIVER_BYTES
     node_gpus: int | None = None
     node_cpus: tuple[int, ...] = ()
+    shared_bytes: int | None = None
 
     def free_bytes(self, device: str) -> int | None:
         """Of a GPU, `cuda:N`; None where nobody has looked, and for the CPU, whose memory is
@@ -80,6 +83,7 @@ def take_inventory(
         memory_bytes=_free_memory(),
         disk_bytes=disk_bytes,
         gpus=None if device == "cpu" else _gpus(_usable(device, cells)),
+        shared_bytes=shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None,
     )
 
 

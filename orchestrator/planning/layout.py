@@ -10,7 +10,7 @@ from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest import Manifest
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_cells
 from orchestrator.planning.inventory import Inventory
-from orchestrator.planning.parts import CELLS_KEY, PRODUCERS_KEY, Part, together
+from orchestrator.planning.parts import CELLS_KEY, PREFETCH_KEY, PRODUCERS_KEY, Part, together
 from orchestrator.planning.placement import Placement, Topology, place
 from orchestrator.planning.split_plan import ExchangePlan, ProducerPlan, plan_split
 
@@ -40,7 +40,7 @@ class Layout:
         }
         beside = []
         if self.exchange:
-            beside += [Part("object store", self.exchange.store_bytes, "resources.prefetch_steps")]
+            beside += [Part("object store", self.exchange.store_bytes, PREFETCH_KEY)]
         if driver_bytes and "cpu" in found:
             beside += [Part("driver and Ray", driver_bytes, "")]
         if beside:

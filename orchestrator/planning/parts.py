@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 CELLS_KEY, PRODUCERS_KEY = "resources.cells", "resources.producers"
+PREFETCH_KEY = "resources.prefetch_steps"
 STATES = "transcoders with Adam and gradients"
 # What every process that has it at all has in full, whatever its share of the work.
 COPIED = (MODEL, FORWARD, RUNTIME) = ("model weights", "forward pass", "Python and torch")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtc_core.errors import ConfigError
 from orchestrator.planning.inventory import Inventory
-from orchestrator.planning.parts import CELLS_KEY, Part
+from orchestrator.planning.parts import CELLS_KEY, PREFETCH_KEY, Part
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
 
@@ -34,6 +34,10 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
         lacking += _lack("memory", parts, memory_there(device, inventory), where)
     if len(lacking) > SHOWN:
         lacking[SHOWN:] = [f"{len(lacking) - SHOWN} more GPUs lack memory, too"]
+    if plan.exchange and inventory.shared_bytes is not None:
+        store = [Part("published rows", plan.exchange.store_bytes, PREFETCH_KEY)]
+        where = "/dev/shm (of a container: see --shm-size)"
+        lacking += _lack("shared memory", store, inventory.shared_bytes, where)
     if inventory.disk_bytes is not None:
         # What an earlier invocation of this run wrote is needed no second time.
         disk_bytes = inventory.disk_bytes + bytes_under(folder)

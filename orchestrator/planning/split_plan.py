@@ -26,6 +26,8 @@ from orchestrator.planning.cut import cut
 from orchestrator.planning.parts import FORWARD, MODEL, RUNTIME, STATES, Part
 from orchestrator.planning.placement import Placement
 
+STORE_SHARE = 0.8  # of an object store, beyond which Ray writes what is held to disk (2.60)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerPlan:
@@ -131,7 +133,7 @@ def _exchange(
         prefetch_steps=steps,
         portion_rows=rows,
         portion_bytes=portion,
-        store_bytes=producers * (2 * steps + 1) * portion,
+        store_bytes=int(producers * (2 * steps + 1) * portion / STORE_SHARE),
     )
 
 

@@ -7,19 +7,26 @@ next is what it was asked next.
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from dataclasses import replace
 from typing import Any
 
 import ray
+import torch
 
+from mtc_core.errors import ConfigError
 from orchestrator.cells.cell import Cell
-from orchestrator.cells.job import CellJob, Fed
+from orchestrator.cells.job import CellJob, Fed, Job
 from orchestrator.cells.status import CellStatus, Place
 from orchestrator.exchange.exchange_feed import ExchangeFeed
 from orchestrator.ray_backend.gauges import Gauges
 from orchestrator.ray_backend.ray_line import RayLine
+
+# Set on nodes whose GPUs are mere numbers (`ray start --num-gpus` on a machine without any): to try
+# out who shares what.
+LOGICAL_GPUS = "MTC_LOGICAL_GPUS"
 
 
 class TranscoderTrainer:
@@ -39,6 +46,7 @@ class TranscoderTrainer:
 
     def load(self) -> CellStatus:
         """See Cell.load."""
+        see_gpu(self._cell.job, self._cell.job.device)
         self._status = replace(self._cell.load(), place=place())
         return self._status
 
@@ -78,8 +86,20 @@ def place() -> Place:
 
 
 def masked(device: str) -> str:
-    """Ray shows an actor its own GPU only."""
-    return device if device == "cpu" else "cuda:0"
+    """What a planned device is to an actor: Ray shows it its own GPU only."""
+    if device == "cpu" or LOGICAL_GPUS in os.environ:
+        return "cpu"
+    return "cuda:0"
+
+
+def see_gpu(job: Job, device: str) -> None:
+    """Raise ConfigError where Ray promises a GPU that torch cannot use."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"{job.name} was given a GPU of {platform.node()} that torch {torch.__version__} "
+            "cannot use; see what nvidia-smi says there and whether that torch is built for CUDA, "
+            "or use resources.device: cpu"
+        )
 
 
 def trainer_actor(job: CellJob, run: str, **options: Any) -> Any:

@@ -76,10 +76,11 @@ class RayBackend:
         if self._address is None:
             self._cluster = Cluster.start(run, jobs, self._dashboard)
         cluster = self._joined(run)
+        lines = [*cluster.lines, *cluster.check_stores(jobs)]
         self._bundles = Bundles(run, jobs, self._placement_s)
         for job in jobs:
             self._begin(job)
-        return cluster.lines
+        return lines
 
     def check(self) -> None:
         if self._bundles:

@@ -16,11 +16,11 @@ from orchestrator.cells.job import Job, ProducerJob
 from orchestrator.failures import Stopped
 from orchestrator.interrupts import Interrupted
 from orchestrator.planning.inventory import Gpu, Inventory
+from orchestrator.planning.preflight import human_bytes
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 
 LOOPBACK = "127.0.0.1"
 SMALL_STORE_BYTES = 100 * 2**20  # statuses, where activations never leave their process
-FULL = 0.8  # of its object store, from which on Ray writes what it holds to disk
 # Freed objects are else given back a second late: what a producer puts there in a second comes on
 # top of what is held (Ray 2.60).
 _PROMPT = {"free_objects_period_milliseconds": 10}
@@ -135,6 +135,24 @@ class Cluster:
             node_cpus=tuple(int(node.get("CPU", 0)) for node in nodes if node.get("CPU")),
         )
 
+    def check_stores(self, jobs: Sequence[Job]) -> list[str]:
+        """Of a cluster that was joined: whether what a producer publishes fits into the object
+        store of its node. Sentences for the user; raises ConfigError where it fits nowhere."""
+        needed = max((job.store_bytes for job in jobs if isinstance(job, ProducerJob)), default=0)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        stores = [int(n.get("object_store_memory", 0)) for n in nodes if n.get("CPU")]
+        small = [size for size in stores if size < needed]
+        if self._janitor or not small:
+            return []
+        told = (
+            f"a producer publishes up to {human_bytes(needed)}, and the object store of "
+            f"{len(small)} of {len(stores)} nodes has {human_bytes(min(small))}"
+        )
+        remedy = "lower resources.prefetch_steps, or start them with a larger --object-store-memory"
+        if len(small) == len(stores):
+            raise ConfigError(f"{told}; {remedy}")
+        return [f"warning: {told}: there Ray would write them to disk; {remedy}"]
+
     def leave(self, clean: bool) -> None:
         """Disconnect; end the Ray that we started. clean: its logs may go, too."""
         with _own_sigterm():
@@ -155,7 +173,7 @@ def namespace(run: str) -> str:
 
 def _store_bytes(jobs: Sequence[Job]) -> int:
     published = sum(job.store_bytes for job in jobs if isinstance(job, ProducerJob))
-    return SMALL_STORE_BYTES + int(published / FULL)
+    return SMALL_STORE_BYTES + published
 
 
 def gpus(job: Job) -> int:

@@ -67,12 +67,13 @@ def _of_cluster(cell: str, error: exceptions.RayError) -> Exception:
         case exceptions.ObjectStoreFullError():
             return ConfigError(
                 "Ray's object store is full: see what fills it (`ray memory`), or start the "
-                "cluster with a larger --object-store-memory; a run puts only a few kB there"
+                "cluster with a larger --object-store-memory; producers put "
+                "resources.prefetch_steps there, other runs only a few kB"
             )
         case exceptions.OutOfDiskError():
             return ConfigError(
                 "the disk is full on which Ray keeps what does not fit its object store; free "
-                "space there (--temp-dir of `ray start`, or /tmp); a run puts only a few kB there"
+                "space there (--temp-dir of `ray start`, or /tmp)"
             )
         case exceptions.AuthenticationError():
             return ConfigError(f"{cell}: {OTHER_TOKEN}")

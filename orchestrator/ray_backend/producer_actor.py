@@ -20,7 +20,7 @@ from orchestrator.cells.job import ProducerJob
 from orchestrator.cells.status import ProducerStatus
 from orchestrator.exchange.producer import Producer
 from orchestrator.exchange.transport import Parcel
-from orchestrator.ray_backend.actor import masked, place
+from orchestrator.ray_backend.actor import masked, place, see_gpu
 from orchestrator.ray_backend.gauges import ProducerGauges
 from orchestrator.ray_backend.plasma import Plasma
 
@@ -48,6 +48,7 @@ class ActivationProducer:
 
     async def load(self) -> ProducerStatus:
         """See Producer.load."""
+        see_gpu(self._producer.job, self._producer.job.device)
         return replace(await self._do(self._producer.load), place=place())
 
     async def begin(self, readers: list[str]) -> None:

@@ -25,10 +25,10 @@ from pathlib import Path
 
 from tests.cluster.harmed import HEAD, Harmed, Kill, Spares
 from tests.cluster.nodes import Nodes
-from tests.e2e.runs import finals
+from tests.e2e.runs import finals, uninterrupted
 from tests.ray.harm import half_written
 
-STEPS = 240
+SOME_STEPS, TRAINING_S = 240, 12.0  # to time, and what a run then has
 MOMENTS = {
     "forward": 4,
     "step": 4,
@@ -59,7 +59,8 @@ class Plan:
     kills: tuple[Kill, ...]
 
     @classmethod
-    def of(cls, seed: int) -> Plan:
+    def of(cls, seed: int, steps: int) -> Plan:
+        """For a run of so many steps."""
         rng = random.Random(seed)
         if rng.random() < 0.2:
             options = ["topology=fused", "cells=2"]
@@ -68,9 +69,9 @@ class Plan:
             options = ["topology=split", f"producers={producers}", f"cells={cells}"]
             options += ["prefetch_steps=1"] * (rng.random() < 0.25)
         victims = ["trainer", "node", "driver"] + ["producer"] * ("fused" not in options[0])
-        kills = [_kill(rng, victims) for _ in range(rng.randint(1, 4))]
+        kills = [_kill(rng, victims, steps) for _ in range(rng.randint(1, 4))]
         if rng.random() < 0.2:
-            kills[-1] = Kill(rng.choice(victims), rng.choice(LATE), STEPS)
+            kills[-1] = Kill(rng.choice(victims), rng.choice(LATE), steps)
         return cls(tuple(options), tuple(kills))
 
 
@@ -101,8 +102,8 @@ class Result:
 class Series:
     """Runs on one cluster, compared with one reference. Close it at the end."""
 
-    def __init__(self, manifest: Path, reference: Path) -> None:
-        self._manifest, self._reference = manifest, finals(reference)
+    def __init__(self, manifest: Path, reference: Path, steps: int) -> None:
+        self._manifest, self._reference, self._steps = manifest, finals(reference), steps
         self._nodes = Nodes(secrets.token_hex(32))
         self._spares = Spares(self._nodes)
         self._nodes.start(HEAD, 1)
@@ -112,13 +113,13 @@ class Series:
 
     def run(self, seed: int, root: Path) -> Result:
         """Harm one run as its seed wants it."""
-        plan, began = Plan.of(seed), time.monotonic()
+        plan, began = Plan.of(seed, self._steps), time.monotonic()
         options = [word for key in plan.options for word in ("--set", f"resources.{key}")]
         rng = random.Random(f"{seed} while it runs")
         harmed = Harmed(self._nodes, self._spares, self._manifest, root, options, rng)
         try:
             for kill in plan.kills:
-                harmed.suffer(kill, STEPS)
+                harmed.suffer(kill, self._steps)
             last = harmed.to_its_end()
             wrong = "" if last.code == 0 else f"exit {last.code}"
             wrong = wrong or self._differing(harmed.folder)
@@ -153,19 +154,20 @@ class Series:
 
 
 @contextmanager
-def series(manifest: Path, reference: Path) -> Iterator[Series]:
-    """A cluster while inside."""
-    one = Series(manifest, reference)
+def series(base: Path, model: Path) -> Iterator[Series]:
+    """A cluster while inside, for runs of a model."""
+    one = Series(*_reference(base, model))
     try:
         yield one
     finally:
         one.close()
 
 
-def _kill(rng: random.Random, victims: Sequence[str]) -> Kill:
+def _kill(rng: random.Random, victims: Sequence[str], steps: int) -> Kill:
     (moment,) = rng.choices([*MOMENTS], [*MOMENTS.values()])
     # A load comes once at the beginning, and anew after a kill.
-    stride = 0 if moment == "load" or rng.random() < 0.25 else rng.randint(1, 60)
+    at_once = moment == "load" or rng.random() < 0.25
+    stride = 0 if at_once else rng.randint(1, steps // 6)
     return Kill(rng.choice(victims), moment, stride, hold_s=rng.choice([0, 0, 1, 3]))
 
 
@@ -191,9 +193,8 @@ def main() -> int:
     given = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline")
     base, wrong = Path(tempfile.mkdtemp(prefix="mtc-chaos-")), 0
-    manifest, reference = _reference(base)
     given.table.write_text(_line(COLUMNS) + _line(["---"] * len(COLUMNS)))
-    with series(manifest, reference) as one:
+    with series(base, _model(base)) as one:
         for seed in range(given.seed, given.seed + given.runs):
             root = base / f"seed-{seed}"
             root.mkdir()
@@ -212,16 +213,28 @@ def main() -> int:
     return int(bool(wrong))
 
 
-def _reference(base: Path) -> tuple[Path, Path]:
+def _model(base: Path) -> Path:
     import torch
 
     from tests.core.tiny_models import save_tiny_model
-    from tests.e2e.runs import uninterrupted
 
     torch.set_num_threads(1)
-    (base / "model").mkdir()
-    model = save_tiny_model(base / "model", family="llama", n_layers=3)
-    return uninterrupted(base, model, tokens=256 * STEPS)[:2]
+    return save_tiny_model(base / "model", family="llama", n_layers=3)
+
+
+def _reference(base: Path, model: Path) -> tuple[Path, Path, int]:
+    """An uninterrupted run in this process, of about TRAINING_S on this machine: its manifest, its
+    folder, its steps. Kills must fit into it."""
+    for name in ("timed", "whole"):
+        (base / name).mkdir()
+    _, timed, _ = uninterrupted(base / "timed", model, tokens=256 * SOME_STEPS)
+    ended = json.loads((timed / "invocations" / "0001.end.json").read_text())
+    trained_s = sum(ended["seconds"][stage] for stage in ("forward", "train"))
+    steps = round(SOME_STEPS / trained_s * TRAINING_S)
+    manifest, whole, _ = uninterrupted(
+        base / "whole", model, tokens=256 * steps, checkpoint_minutes=0.005
+    )
+    return manifest, whole, steps
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import random
 
 import pytest
 
-from tests.cluster.chaos import STEPS, series
-from tests.e2e.runs import uninterrupted
+from tests.cluster.chaos import series
 
 pytestmark = pytest.mark.chaos
 RUNS = 5
@@ -18,9 +17,7 @@ RUNS = 5
 @pytest.fixture(scope="module")
 def harmful(model, tmp_path_factory):
     """A cluster, and what its runs are compared with."""
-    folder = tmp_path_factory.mktemp("whole")
-    manifest, reference, _ = uninterrupted(folder, model, tokens=256 * STEPS)
-    with series(manifest, reference) as one:
+    with series(tmp_path_factory.mktemp("chaos"), model) as one:
         yield one
 
 

@@ -13,6 +13,7 @@ import time
 import pytest
 from ray.cluster_utils import Cluster
 
+from orchestrator.ray_backend.actor import LOGICAL_GPUS
 from tests.cluster.store import watched_stores
 from tests.e2e.runs import finals, run_here, uninterrupted
 from tests.e2e.test_split import passes, split
@@ -116,3 +117,34 @@ def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
     assert finals(run) == finals(reference)
     assert passes(printed) == passes(printed_fused), printed
     assert held.spilled_bytes == 0 and held.most_bytes < 4.5 * STEP_BYTES, held
+
+
+@pytest.fixture
+def logical_gpus(monkeypatch):
+    """A cluster with two GPUs on one node that are mere numbers: there is none here."""
+    monkeypatch.setenv(LOGICAL_GPUS, "1")
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        cluster.add_node(num_cpus=4, num_gpus=2)
+        cluster.wait_for_nodes()
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def test_a_producer_and_a_cell_share_each_gpu_by_fractions(longer, logical_gpus, tmp_path):
+    manifest, reference, _ = longer
+    overrides = ("resources.topology=split", "resources.device=cuda")
+    code, printed = run_joined(logical_gpus, manifest, tmp_path, *overrides)
+    assert code == 0, printed
+    log = (tmp_path / "small" / "log.txt").read_text()
+    gpus = dict(re.findall(r"((?:producer|trainer)-\d)\S* runs on \S+, GPU (\d)", log))
+    assert gpus["producer-0"] == gpus["trainer-0"] != gpus["producer-1"] == gpus["trainer-1"], log
+    plan = json.loads((tmp_path / "small" / "plan.json").read_text())
+    for producer, cell in zip(plan["producers"], plan["cells"], strict=True):
+        assert producer["device"] == cell["device"]
+        assert 0 < producer["gpu_share"] < 1
+        assert producer["gpu_share"] + cell["gpu_share"] == pytest.approx(1)
+    assert finals(tmp_path / "small") == finals(reference)  # computed on the CPU, as said
