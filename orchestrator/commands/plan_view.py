@@ -49,11 +49,13 @@ def _predicted_line(plan: Plan) -> str:
     own = plan.predicted[plan.topology]
     others = [(t, p) for t, p in plan.predicted.items() if t != plan.topology]
     ordered = [(plan.topology, own), *others]
+    several = len(plan.cells) + len(plan.producers) > 1
+    pace = f"; {own.slowest} sets the pace" if several else ""
     if own.known:
         told = ", ".join(f"{_rounded(p.tokens_per_second)} {t}" for t, p in ordered)
-        return f"predicted: tokens/s {told}; {own.slowest} sets the pace"
+        return f"predicted: tokens/s {told}{pace}"
     told = ", ".join(f"{t} {p.tokens_per_second / own.tokens_per_second:.1f}" for t, p in ordered)
-    return f"predicted speed, relative: {told}; {own.slowest} sets the pace"
+    return f"predicted speed, relative: {told}{pace}"
 
 
 def _rounded(rate: float) -> str:

@@ -15,6 +15,7 @@ from mtc_core.sites import Site
 from mtc_core.tokens.data_config import DataConfig
 
 FLOAT32_BYTES = 4
+ROWS_PER_DIMENSION = 128  # of mtc_core.ridge, which needs torch
 FLOAT64_BYTES = 8
 STORED_TOKEN_BYTES = 5  # an int32 id and a byte of row mask
 RUNTIME_BYTES = 400 * 10**6  # Python with torch and transformers imported: 332 MB measured

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 
 from orchestrator.manifest import Manifest
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan
+from orchestrator.planning.costs import ROWS_PER_DIMENSION
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.layout import Layout
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.rates import (
     CORE,
+    CROWDED,
+    CROWDED_THREADS,
     NETWORK_BYTES,
     NODE_STORE_BYTES,
-    Rates,
     gpu_rates,
 )
 
@@ -49,9 +51,12 @@ def predict(
         by_device[place] = by_device.get(place, 0.0) + taken
     slowest = max(by_device, key=lambda place: by_device[place])
     pace = by_device[slowest]
-    if on_cpu and model.cores:
-        work = sum(taken for _, taken in seconds.values()) * model.threads
-        pace = max(pace, work / model.cores)
+    crowd = len(seconds) * model.threads
+    if on_cpu and model.cores and crowd > model.cores:
+        work = sum(taken for _, taken in seconds.values()) * model.threads / model.cores
+        pace = max(pace, work) * (CROWDED if model.threads == 1 else CROWDED_THREADS)
+    if layout.producers:  # cells wait for the first block
+        pace += model.first_block_seconds() / manifest.train.tokens
     shipping = _shipping_seconds(layout, inventory) if layout.producers else 0.0
     if shipping > pace:
         return Prediction(1 / shipping, "what carries rows between processes", model.known)
@@ -116,6 +121,11 @@ class _Model:
             )
             yield cell.name, (cell.device, forward + self._training(cell))
 
+    def first_block_seconds(self) -> float:
+        """The forward of a block by one producer."""
+        flops = sum(producer.flops_per_token for producer in self._layout.producers)
+        return self._forwarding(flops, 1.0) * self._train.block_rows
+
     def _forwarding(self, flops: float, share: float) -> float:
         rates = self._forward
         return flops / rates.forward_flops + share * rates.pass_s / self._pass_tokens
@@ -123,11 +133,14 @@ class _Model:
     def _training(self, cell: CellPlan) -> float:
         rates, total = self._step, 0.0
         for id in cell.transcoders:
-            work = self._transcoders[id].cost.work
-            total += _step_seconds(work.dense_flops, work.sparse_flops, work.bytes, rates)
+            plan = self._transcoders[id]
+            work = plan.cost.work
+            total += (work.dense_flops + self._ridge_flops(plan)) / rates.dense_flops
+            total += work.sparse_flops / rates.sparse_flops + work.bytes / rates.bytes
             total += rates.step_s / self._train.batch_tokens
         return total
 
-
-def _step_seconds(dense: float, sparse: float, bytes: float, rates: Rates) -> float:
-    return dense / rates.dense_flops + sparse / rates.sparse_flops + bytes / rates.bytes
+    def _ridge_flops(self, plan: TranscoderPlan) -> float:
+        """Of the line that a transcoder is held against, which the first rows determine."""
+        share = min(1.0, ROWS_PER_DIMENSION * plan.d_in / self._train.tokens)
+        return share * 2 * (plan.d_in + 1) * (plan.d_in + 1 + plan.d_out)

@@ -20,7 +20,7 @@ _LACKING = re.compile(r"No module named '[^']+'|cannot import name '[^']+'")
 _DRIVER_NODE = "owner has died"  # the owner of every cell is the driver
 _OUT_OF_MEMORY = (
     "Ray killed it because its node ran out of memory; lower train.block_batches, "
-    "train.batch_tokens or resources.cells"
+    "train.batch_tokens, resources.cells or resources.producers"
 )
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from socket import socket
 
 import psutil
 
@@ -36,7 +37,7 @@ class Nodes:
 
     def __init__(self, token: str | None) -> None:
         self._janitor = Janitor()
-        self.token, self.address = token, ""
+        self.token, self.address, self.dashboard = token, "", ""
         self._raylets: dict[str, int] = {}
 
     def start(
@@ -46,11 +47,13 @@ class Nodes:
         before: Sequence[str] = (),
         memory_bytes: int = 8 * 10**9,
         ip: str = "",
+        dashboard: bool = False,
     ) -> None:
         """Start a node; the first is the head. before: a command that runs `ray start` in turn.
-        memory_bytes: what it says that it has. ip: its address, if it is on a host of its own."""
+        memory_bytes: what it says that it has. ip: its address, if it is on a host of its own.
+        dashboard: of the head, to which jobs are sent."""
         folder = self._janitor.folder
-        head = ["--head", "--port=0", "--include-dashboard=false", f"--temp-dir={folder}"]
+        head = ["--head", "--port=0", f"--temp-dir={folder}", *self._dashboard_options(dashboard)]
         # Hosts share no /tmp.
         other = [f"--address={self.address}", *([f"--temp-dir={folder}/{name}"] if ip else [])]
         options = [
@@ -73,6 +76,15 @@ class Nodes:
             self.address = (folder / "ray_current_cluster").read_text().strip()
         (raylet,) = self._processes(name, "raylet")
         self._raylets[name] = raylet.pid
+
+    def _dashboard_options(self, wanted: bool) -> list[str]:
+        if not wanted:
+            return ["--include-dashboard=false"]
+        with socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.dashboard = f"http://127.0.0.1:{port}"
+        return ["--include-dashboard=true", f"--dashboard-port={port}"]
 
     def kill(self, name: str, program: str = "raylet") -> None:
         """Kill one of a node's programs, and wait until it is gone."""

@@ -22,6 +22,9 @@ COMMANDS = {
     "gemma-2-2b-1x24GB": "gemma-2-2b --gpu-memory 24GB",
     "gemma-2-2b-1x141GB": "gemma-2-2b --gpu-memory 141GB",
     "gemma-2-2b-8x80GB": "gemma-2-2b --gpus-per-node 8 --gpu-memory 80GB",
+    "gpt2-small-split-2x80GB": (
+        "gpt2-small --gpus-per-node 2 --gpu-memory 80GB --set resources.topology=split"
+    ),
     "gemma-2-2b-4x8x80GB": "gemma-2-2b --nodes 4 --gpus-per-node 8 --gpu-memory 80GB",
 }
 
