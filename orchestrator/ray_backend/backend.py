@@ -23,6 +23,7 @@ from orchestrator.ray_backend.actor import trainer_actor  # isort: skip
 from orchestrator.ray_backend.bundles import LIMIT_S, Bundles  # isort: skip
 from orchestrator.ray_backend.draining import Draining  # isort: skip
 from orchestrator.ray_backend.explain import explained, lost_cell  # isort: skip
+from orchestrator.ray_backend.head import Head  # isort: skip
 from orchestrator.ray_backend.links import Links, Running  # isort: skip
 from orchestrator.ray_backend.producer_actor import producer_actor  # isort: skip
 
@@ -48,7 +49,7 @@ class RayBackend:
         self._running: dict[str, Running] = {}
         self._starts: Counter[str] = Counter()
         self._links = Links()
-        self._draining = Draining()
+        self._draining: Draining | None = None
         self._run = ""
         self._tokens_there = False
         self._stopping = False
@@ -77,7 +78,8 @@ class RayBackend:
             self._cluster = Cluster.start(run, jobs, self._dashboard)
         cluster = self._joined(run)
         lines = [*cluster.lines, *cluster.check_stores(jobs)]
-        self._bundles = Bundles(run, jobs, self._placement_s)
+        head = Head()
+        self._bundles, self._draining = Bundles(run, jobs, head, self._placement_s), Draining(head)
         for job in jobs:
             self._begin(job)
         return lines
@@ -166,6 +168,7 @@ class RayBackend:
 
     def _save_what_drains(self) -> None:
         """Cells of a node that is about to be taken away save now, and again until it is."""
+        assert self._draining, "start() comes first"
         leaving = self._draining.look()
         for name, running in self._running.items():
             if running.node not in leaving or not isinstance(running.job, CellJob):

@@ -13,12 +13,12 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.job import Job
+from orchestrator.cells.job import CellJob, Job
 from orchestrator.failures import Stopped
-from orchestrator.planning.preflight import human_bytes
 from orchestrator.ray_backend.cluster import cpus, gpus, namespace
 from orchestrator.ray_backend.explain import PLACEMENT_GONE
 from orchestrator.ray_backend.head import Head
+from orchestrator.ray_backend.shortfall import Crew, shortfall
 
 LIMIT_S = 60.0
 
@@ -26,10 +26,12 @@ LIMIT_S = 60.0
 class Bundles:
     """The placement group of one run. Its bundles become free with `remove`."""
 
-    def __init__(self, run: str, jobs: Sequence[Job], limit_s: float = LIMIT_S) -> None:
+    def __init__(self, run: str, jobs: Sequence[Job], head: Head, limit_s: float = LIMIT_S) -> None:
         places = [job.name if job.device == "cpu" else job.device for job in jobs]
         indices = {place: index for index, place in enumerate(dict.fromkeys(places))}
         self._index = {job.name: indices[place] for job, place in zip(jobs, places, strict=True)}
+        cells = sum(isinstance(job, CellJob) for job in jobs)
+        self._crew = Crew(cells, len(jobs) - cells)
         self._bundles = [
             _together([job for job in jobs if self._index[job.name] == index])
             for index in indices.values()
@@ -38,7 +40,7 @@ class Bundles:
             self._bundles, strategy="PACK", name=namespace(run)
         )
         self._limit_s = limit_s
-        self._head = Head()
+        self._head = head
         self._placed = self._lost_one = False
         self._deadline = time.monotonic() + limit_s
 
@@ -82,48 +84,8 @@ class Bundles:
 
     def _shortfall(self) -> str:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        there, free = ray.cluster_resources(), ray.available_resources()
-        names = [name for name in ("CPU", "GPU", "memory") if self._bundles[0].get(name)]
-        has = ", ".join(f"{_number(name, free)} of {_amount(name, there)} free" for name in names)
-        where = "its only node has" if len(nodes) == 1 else f"its {len(nodes)} nodes together have"
-        return (
-            f"the Ray cluster has no room for {_needs(self._bundles)} (waited {self._limit_s:.0f} "
-            f"s); {where} {has}. {_remedy(self._bundles, nodes)}"
-        )
-
-
-def _needs(bundles: Sequence[dict[str, float]]) -> str:
-    asked = Counter(map(_words, bundles))
-    if len(bundles) == 1:
-        return f"a cell, which needs {next(iter(asked))} on one node"
-    listed = " and ".join(f"{count} × ({bundle})" for bundle, count in asked.items())
-    return f"{len(bundles)} cells, which need {listed}, each on one node"
-
-
-def _remedy(bundles: Sequence[dict[str, float]], nodes: Sequence[dict[str, float]]) -> str:
-    ways = []
-    if _fit(bundles, nodes):
-        ways.append("wait for the other jobs that use the rest, or end them")
-    else:
-        ways.append("add nodes" if len(bundles) > 1 else "add a larger node")
-    if len(bundles) > 1:
-        ways.append("lower resources.cells")
-    if bundles[0]["CPU"] > 1:
-        ways.append("for a run that has not begun, lower resources.threads")
-    text = ", or ".join(ways)
-    return text[0].upper() + text[1:]
-
-
-def _fit(bundles: Sequence[dict[str, float]], nodes: Sequence[dict[str, float]]) -> bool:
-    """Whether empty nodes would have room, each bundle on the first that has."""
-    left = [dict(node) for node in nodes]
-    for bundle in bundles:
-        node = next((n for n in left if all(n.get(k, 0) >= v for k, v in bundle.items())), None)
-        if node is None:
-            return False
-        for name, amount in bundle.items():
-            node[name] = node.get(name, 0) - amount
-    return True
+        has = ray.cluster_resources(), ray.available_resources()
+        return shortfall(self._crew, self._bundles, nodes, *has, self._limit_s)
 
 
 def resources(job: Job) -> dict[str, float]:
@@ -139,16 +101,3 @@ def _together(jobs: Sequence[Job]) -> dict[str, float]:
     for job in jobs:
         total.update(resources(job))
     return {**total, "GPU": 1} if "GPU" in total else dict(total)
-
-
-def _words(bundle: dict[str, float]) -> str:
-    return " + ".join(_amount(name, bundle) for name in bundle if bundle[name])
-
-
-def _amount(name: str, of: dict[str, float]) -> str:
-    return f"{_number(name, of)} {name}"
-
-
-def _number(name: str, of: dict[str, float]) -> str:
-    count = of.get(name, 0)
-    return human_bytes(count) if name == "memory" else f"{count:g}"

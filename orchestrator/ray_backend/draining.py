@@ -7,18 +7,18 @@ gone: all that can be done is to have saved by then.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
-from ray._private.state import state
+from orchestrator.ray_backend.head import Head
 
 LOOK_S = 3.0
 SAVE_S = 15.0  # between two checkpoints of a cell on such a node
 
 
 class Draining:
-    """What Ray knows of them, asked every few seconds."""
+    """What Ray's head knows of them, asked every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: Head) -> None:
+        self._head = head
         self._looked_at = 0.0
         self._nodes: dict[str, float] = {}
         self._saved_at: dict[str, float] = {}
@@ -28,8 +28,7 @@ class Draining:
         now = time.monotonic()
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
-            with suppress(Exception):  # not Ray's public interface, and nothing depends on it
-                self._nodes = dict(state.get_draining_nodes())
+            self._nodes = self._head.draining()
         return {node: _when(deadline_ms) for node, deadline_ms in self._nodes.items()}
 
     def due(self, cell: str) -> bool:

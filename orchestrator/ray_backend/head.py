@@ -16,7 +16,10 @@ from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray.core.generated import gcs_service_pb2
-from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.core.generated.gcs_service_pb2_grpc import (
+    NodeInfoGcsServiceStub,
+    NodeResourceInfoGcsServiceStub,
+)
 
 from mtc_core.errors import ConfigError
 from orchestrator.failures import Stopped
@@ -88,6 +91,17 @@ class Head:
                 f"Ray's head at {self.address} has not answered for {silent_s:.0f} s (it was "
                 "stopped, has crashed, or cannot be reached)"
             )
+
+    def draining(self) -> dict[str, float]:
+        """Nodes that are about to be taken away: by id, when, in ms since 1970; 0 where nobody has
+        said. None of a head that is silent, which Ray's own clients would wait for."""
+        with init_grpc_channel(self.address, options=GLOBAL_GRPC_OPTIONS) as channel:
+            stub = NodeResourceInfoGcsServiceStub(channel)
+            try:
+                reply = stub.GetDrainingNodes(messages.GetDrainingNodesRequest(), timeout=QUICK_S)
+            except grpc.RpcError:
+                return {}
+        return {n.node_id.hex(): n.draining_deadline_timestamp_ms for n in reply.draining_nodes}
 
 
 def _answers(channel: Any) -> bool:

@@ -12,8 +12,8 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from mtc_core.errors import ConfigError, ModelError
 from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.failures import Stopped
-from orchestrator.ray_backend.bundles import _needs, _remedy
 from orchestrator.ray_backend.explain import explained, lost_cell, one_line
+from orchestrator.ray_backend.shortfall import Crew, needs, remedy
 
 CELL = "trainer-0[L00-L02]"
 
@@ -125,11 +125,24 @@ def test_other_errors_are_not_about_memory(error):
 def test_the_remedy_fits_the_shortfall():
     cell = {"CPU": 2, "memory": 1e9}
     node, roomy = {"CPU": 2, "memory": 8e9}, {"CPU": 4, "memory": 1e9}
+    one, two, fed = Crew(1), Crew(2), Crew(1, 1)
     both = "Add nodes, or lower resources.cells, or for a run that has not begun, lower resources."
-    assert _remedy([cell] * 2, [node]).startswith(both)
-    assert _remedy([cell] * 2, [roomy]).startswith("Add nodes")  # memory for one only
-    assert _remedy([cell], [{"CPU": 1, "memory": 8e9}] * 3).startswith("Add a larger node, or for")
-    assert _remedy([cell] * 2, [node, node]).startswith("Wait for the other jobs")
-    assert _remedy([{"CPU": 1, "GPU": 1, "memory": 0}], [{"CPU": 4}]) == "Add a larger node"
+    assert remedy(two, [cell] * 2, [node]).startswith(both)
+    assert remedy(two, [cell] * 2, [roomy]).startswith("Add nodes")  # memory for one only
+    assert remedy(one, [cell], [{"CPU": 1, "memory": 8e9}] * 3).startswith("Add a larger node, or")
+    assert remedy(two, [cell] * 2, [node, node]).startswith("Wait for the other jobs")
+    assert remedy(one, [{"CPU": 1, "GPU": 1, "memory": 0}], [{"CPU": 4}]) == "Add a larger node"
+    assert "or set resources.topology: fused" in remedy(fed, [cell] * 2, [node])
+    assert "lower resources.producers, or set" in remedy(Crew(1, 2), [cell] * 3, [node])
+
+
+def test_a_shortfall_names_who_needs_what():
     gpus = [{"CPU": 1, "GPU": 1, "memory": 0}] * 2
-    assert _needs(gpus) == "2 cells, which need 2 × (1 CPU + 1 GPU), each on one node"
+    assert needs(Crew(2), gpus) == "2 cells, which need 2 × (1 CPU + 1 GPU), each on one node"
+    assert needs(Crew(1), gpus[:1]) == "a cell, which needs 1 CPU + 1 GPU on one node"
+    shared = [{"CPU": 2, "GPU": 1, "memory": 0}]
+    assert needs(Crew(1, 1), shared) == (
+        "a cell and a producer, which need 2 CPU + 1 GPU on one node"
+    )
+    cpus = [{"CPU": 1, "memory": 5e8}] * 3
+    assert needs(Crew(2, 1), cpus).startswith("2 cells and a producer, which need 3 × (1 CPU + ")

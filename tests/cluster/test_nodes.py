@@ -10,11 +10,20 @@ import pytest
 import orchestrator
 from tests.cluster.nodes import Nodes
 from tests.cluster.runs import Started, hiding, run
-from tests.e2e.runs import finals, write_manifest
+from tests.e2e.runs import finals, uninterrupted, write_manifest
 from tests.ray.harm import newest_step, steps_on, trainer_of, until
 
 pytestmark = pytest.mark.cluster
-TWO = ("--set", "resources.cells=2")
+TWO = ("--set", "resources.topology=fused", "--set", "resources.cells=2")
+
+
+@pytest.fixture(scope="module")
+def much_longer(model, tmp_path_factory):
+    """Long enough for two nodes to be lost, one after the other: that takes seconds to be noticed,
+    and as many to be made good, in which the other cell goes on."""
+    return uninterrupted(
+        tmp_path_factory.mktemp("much_longer"), model, tokens=256 * 1000, checkpoint_minutes=0.01
+    )
 
 
 @pytest.fixture
@@ -62,9 +71,11 @@ def lose_a_node(nodes: Nodes, run_folder: Path) -> None:
     nodes.kill(name)
 
 
-def test_a_cell_goes_on_on_another_node_or_says_what_is_missing(longer, three, token, tmp_path):
+def test_a_cell_goes_on_on_another_node_or_says_what_is_missing(
+    much_longer, three, token, tmp_path
+):
     """One of three nodes dies, then one of two; then the one that is left brings it to its end."""
-    manifest, reference, _ = longer
+    manifest, reference, _ = much_longer
     address, folder = ("--address", three.address), tmp_path / "small"
     altered = {"placement_s": 6}
     started = Started(manifest, tmp_path, *address, *TWO, token=token, altered=altered)
@@ -73,7 +84,7 @@ def test_a_cell_goes_on_on_another_node_or_says_what_is_missing(longer, three, t
     ended = started.end()
     assert ended.code == 3 and ended.clean and ended.err == "", ended
     assert ended.out.count("it goes on from its last checkpoint in a new process") == 2, ended
-    assert "stopped: the Ray cluster has no room for 2 cells, which need" in ended.out
+    assert "stopped: the Ray cluster has no room for 2 cells, which need" in ended.out, ended
     assert "its only node has" in ended.out and "Add nodes, or lower resources" in ended.out
     assert ended.out.endswith("the same command continues the run\n")
     assert "[state-dump]" not in (folder / "log.txt").read_text()  # of a dead node
@@ -131,9 +142,9 @@ def test_a_cluster_that_goes_away_ends_the_run_in_one_message(model, open_door, 
         assert last.endswith("the same command continues the run")
 
 
-def test_cells_of_a_node_that_is_drained_save_before_it_is_gone(longer, token, tmp_path):
+def test_cells_of_a_node_that_is_drained_save_before_it_is_gone(much_longer, token, tmp_path):
     """Their checkpoints would else be an hour apart."""
-    manifest, reference, _ = longer
+    manifest, reference, _ = much_longer
     nodes, folder = Nodes(token), tmp_path / "small"
     rarely = ("--set", "resources.checkpoint_minutes=60")
     try:
@@ -153,7 +164,9 @@ def test_cells_of_a_node_that_is_drained_save_before_it_is_gone(longer, token, t
         nodes.down()
     assert ended.code == 0 and ended.clean, ended
     assert "saves: its node is to be taken away in 2" in ended.out, ended
-    assert "died: its node is gone; it goes on from its last checkpoint" in ended.out
+    assert "died: its node is gone, or cannot be reached; it goes on from its last" in ended.out, (
+        ended
+    )
     assert finals(folder) == finals(reference) and saved > 0
 
 

@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from orchestrator.ray_backend.actor import LOGICAL_GPUS
 from tests.cluster.store import watched_stores
-from tests.e2e.runs import finals, run_here, uninterrupted
+from tests.e2e.runs import finals, run_here, write_manifest
 from tests.e2e.test_split import passes, split
 from tests.ray.harm import meanwhile, newest_step, trainer_of, until
 from tests.ray.joined import run_joined
@@ -23,7 +23,7 @@ from tests.ray.joined import run_joined
 pytestmark = pytest.mark.cluster
 ROWS, WIDTH, SITES = 4096, 32, 6  # of a step; of the tiny model; of the three pairs of SLOW
 STEP_BYTES = ROWS * WIDTH * SITES * 4
-SLOW = "  - {layers: all, source: resid_mid, target: mlp_out, group_sizes: [512, 512]}"
+SLOW = "  - {layers: all, source: resid_mid, target: mlp_out, group_sizes: [1024, 1024]}"
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,12 @@ def test_a_cluster_gives_the_bits_of_a_run_in_one_process(
 def slow(model, tmp_path_factory):
     """A run whose training takes much longer than its forward: one step of it is STEP_BYTES."""
     folder = tmp_path_factory.mktemp("slow")
-    changes = {"name": "small", "tokens": ROWS * 60, "transcoders": SLOW}
-    manifest, _, _ = uninterrupted(folder, model, **changes)  # for the text of the manifest
+    changes = {"name": "small", "tokens": ROWS * 40, "transcoders": SLOW}
+    manifest = write_manifest(folder, model, **changes)
     manifest.write_text(manifest.read_text().replace("batch_tokens: 256", f"batch_tokens: {ROWS}"))
-    (folder / "again").mkdir()
-    code, printed = run_here(manifest, folder / "again")
+    code, printed = run_here(manifest, folder)
     assert code == 0, printed
-    return manifest, folder / "again" / "small", printed
+    return manifest, folder / "small", printed
 
 
 @pytest.mark.parametrize("prefetch", [1, 3])
@@ -81,8 +80,6 @@ def test_a_slow_cell_lets_the_store_grow_to_its_window_and_nothing_spills(
     assert held.spilled_bytes == 0 and held.asked > 100
     # What is freed leaves the store some ms later: one more step at most is there by then.
     assert (prefetch - 0.5) * STEP_BYTES < held.most_bytes < steps_bytes + 1.5 * STEP_BYTES, held
-    ended = json.loads((tmp_path / "small" / "invocations" / "0001.end.json").read_text())
-    assert ended["stages"]["producer-0"]["credit"] > ended["stages"]["producer-0"]["forward"]
     assert "training sets the pace: trainer-0" in printed
 
 

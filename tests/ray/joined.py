@@ -15,7 +15,7 @@ from threading import Event
 import psutil
 import ray
 
-from orchestrator.cells.job import CellJob
+from orchestrator.cells.job import CellJob, ProducerJob
 from orchestrator.ray_backend.backend import RayBackend
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 from tests.e2e.runs import run_here
@@ -60,8 +60,10 @@ def _names(process: psutil.Process, folder: Path) -> bool:
 class Brisk(RayBackend):
     """Has 20 answers a second from each cell, so that even a short run has many moments."""
 
-    def start(self, run: str, jobs: Sequence[CellJob]) -> list[str]:
-        lines = super().start(run, jobs)
+    def start(
+        self, run: str, cells: Sequence[CellJob], producers: Sequence[ProducerJob]
+    ) -> list[str]:
+        lines = super().start(run, cells, producers)
         self._slice_s = 0.05
         return lines
 
