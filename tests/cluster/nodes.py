@@ -116,9 +116,10 @@ class Nodes:
 
     def workers(self, title: str) -> dict[int, str]:
         """Processes that work for living nodes under a title with that word: pid -> node."""
+        raylets = list(self._raylets.items())  # another thread may be starting a node
         return {
             pid: node
-            for node, raylet in self._raylets.items()
+            for node, raylet in raylets
             for pid in _children(raylet)
             if title in _title(pid)
         }
