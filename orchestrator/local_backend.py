@@ -78,7 +78,7 @@ class LocalBackend:
     def close(self, clean: bool) -> None:
         for cell in self._cells.values():
             cell.close()
-        self._cells, self._statuses = {}, {}
+        self._cells, self._statuses, self._producers, self._work = {}, {}, {}, {}
 
     def _begin(self, job: CellJob) -> None:
         feed = ExchangeFeed(job.feed, job.device) if isinstance(job.feed, Fed) else None

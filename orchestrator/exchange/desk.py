@@ -41,9 +41,9 @@ class Desk:
         self._passed_over = 0
 
     def expect(self, names: Iterable[str]) -> None:
-        """These are about to ask. Where nobody else reads they are waited for, so that such as
-        start together do not become laggards by seconds."""
-        self._expected |= set(names) - self._gone
+        """These are about to ask, if they have not yet. Where nobody else reads they are waited
+        for, so that such as start together do not become laggards by seconds."""
+        self._expected |= {name for name in set(names) - self._gone if not self._stream_of(name)}
 
     def ask(self, name: str, portion: int, cursor: int) -> bool:
         """A reader is ready to take a portion, and needs none before the cursor any more. What it

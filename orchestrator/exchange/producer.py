@@ -63,7 +63,8 @@ class Producer:
 
     def begin(self, readers: Iterable[str]) -> None:
         """Tokens are there, and these readers are about to ask."""
-        portions = self._forwarder.begin()
+        with memory_errors(self.job.name, self.job.device):
+            portions = self._forwarder.begin()
         self._desk = Desk(portions, self.job.index, self.job.count, readers)
 
     def expect(self, readers: Iterable[str]) -> None:

@@ -56,17 +56,20 @@ class Reader:
             raise PydanticCustomError("wrong", "{text}", {"text": str(wrong)}) from None
 
 
-def count(low: int = 1) -> Reader:
-    """A whole number of at least `low`: `8192`, `8_192`, `1e8`, `100M`, `2k` (k = 1000)."""
+def count(low: int = 1, high: int = MAX_COUNT) -> Reader:
+    """A whole number within these bounds: `8192`, `8_192`, `1e8`, `100M`, `2k` (k = 1000)."""
 
     def read(value: object) -> int:
         number = _as_count(value)
         if number < low:
             raise Wrong(f"must be at least {low}, found {found(value)}")
+        if number > high:
+            raise Wrong(f"must be at most {high:,}, found {found(value)}")
         return number
 
     accepts = "whole number" if low == 1 else f"whole number ≥ {low}"
-    plain = {"type": "integer", "minimum": low, "maximum": MAX_COUNT}
+    accepts += f" ≤ {high:,}" if high < MAX_COUNT else ""
+    plain = {"type": "integer", "minimum": low, "maximum": high}
     return Reader(read, accepts, _any_of(plain, _pattern(rf"(?=.*\d)[+]?{_DIGITS}[kMBT]?")))
 
 

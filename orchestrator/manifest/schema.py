@@ -29,6 +29,7 @@ from orchestrator.manifest.scalars import (
 from orchestrator.messages import KeyPath, Mark
 
 Auto = Literal["auto"]
+MAX_PROCESSES, MAX_THREADS = 10_000, 1024
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,99}"
 _NAME_WANTED = (
     "must be at most 100 lower-case letters, digits, dots, dashes and underscores (it names a "
@@ -200,7 +201,7 @@ class ResourcesSection(Section):
         "the cells. `auto`: what is predicted to be faster.",
         AUTO,
     )
-    threads: Annotated[int | Auto, auto_or(count())] = key(
+    threads: Annotated[int | Auto, auto_or(count(high=MAX_THREADS))] = key(
         "Threads of a CPU process. Part of the result; `auto` is the number of cores at the first "
         "run, and is kept.",
         AUTO,
@@ -218,12 +219,12 @@ class ResourcesSection(Section):
         "there is none; `cuda:N` is one GPU.",
         AUTO,
     )
-    cells: Annotated[int | Auto, auto_or(count())] = key(
+    cells: Annotated[int | Auto, auto_or(count(high=MAX_PROCESSES))] = key(
         "Processes that each train a contiguous part of the layers; `auto`: one per GPU, else 1.",
         AUTO,
         "processes",
     )
-    producers: Annotated[int | Auto, auto_or(count())] = key(
+    producers: Annotated[int | Auto, auto_or(count(high=MAX_PROCESSES))] = key(
         "With `split`: processes that run the model; `auto`: one per GPU, else 1.",
         AUTO,
         "processes",

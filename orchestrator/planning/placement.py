@@ -51,6 +51,11 @@ def place(
     notes: list[str] = []
     if resources.cells != "auto" and cells < asked:
         notes.append(f"resources.cells: {cells} instead of {asked}, one for each transcoder")
+    if producers and resources.producers != "auto" and len(producers) < resources.producers:
+        notes.append(
+            f"resources.producers: {len(producers)} instead of {resources.producers}, one for each "
+            "block of text"
+        )
     idle = [gpu for gpu in gpus if gpu not in chosen and f"cuda:{gpu}" not in producers]
     if inventory.gpus and idle:
         why = "every transcoder has one" if cells == transcoders else f"resources.cells is {cells}"
@@ -66,11 +71,13 @@ def place(
 def _producers(
     manifest: Manifest, inventory: Inventory, gpus: range, cells: Sequence[int]
 ) -> tuple[str, ...]:
-    """A device for each: first GPUs without a cell."""
+    """A device for each: first GPUs without a cell. No producer without a block."""
     asked = manifest.resources.producers
+    train = manifest.train.config()
+    blocks = -(-train.steps // train.block_batches)
+    count = min(max(1, len(gpus)) if asked == "auto" else asked, blocks)
     if not gpus:
-        return ("cpu",) * (1 if asked == "auto" else asked)
-    count = len(gpus) if asked == "auto" else asked
+        return ("cpu",) * count
     if count > len(gpus):
         _refuse(manifest, "producers", _too_few(f"{count} producers", gpus, inventory))
     free = [gpu for gpu in gpus if gpu not in cells]

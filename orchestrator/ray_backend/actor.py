@@ -75,7 +75,7 @@ class TranscoderTrainer:
     def checkpoint(self) -> CellStatus:
         """Save the state of every transcoder now."""
         self._cell.checkpoint()
-        return self._cell.status("training")
+        return self._cell.status(self._status.phase if self._status else "training")
 
 
 def place() -> Place:

@@ -48,7 +48,7 @@ class RayBackend:
         self._jobs: dict[str, Job] = {}
         self._running: dict[str, Running] = {}
         self._starts: Counter[str] = Counter()
-        self._links = Links()
+        self._links = Links(fed=False)
         self._draining: Draining | None = None
         self._run = ""
         self._tokens_there = False
@@ -73,6 +73,7 @@ class RayBackend:
         jobs: list[Job] = [*producers, *cells]
         self._run = run
         self._jobs = {job.name: job for job in jobs}
+        self._links = Links(fed=bool(producers))
         self._slice_s = max(SLICE_S, 0.1 * len(jobs))  # the driver has all of them to answer
         if self._address is None:
             self._cluster = Cluster.start(run, jobs, self._dashboard)

@@ -136,22 +136,31 @@ class Cluster:
         )
 
     def check_stores(self, jobs: Sequence[Job]) -> list[str]:
-        """Of a cluster that was joined: whether what a producer publishes fits into the object
-        store of its node. Sentences for the user; raises ConfigError where it fits nowhere."""
-        needed = max((job.store_bytes for job in jobs if isinstance(job, ProducerJob)), default=0)
+        """Of a cluster that was joined: whether what producers publish fits into the object store
+        of whatever nodes they come to. Sentences for the user; raises ConfigError where not even
+        one fits anywhere."""
+        producers = [job for job in jobs if isinstance(job, ProducerJob)]
+        if self._janitor or not producers:
+            return []
+        each, cores = producers[0].store_bytes, cpus(producers[0])
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        stores = [int(n.get("object_store_memory", 0)) for n in nodes if n.get("CPU")]
-        small = [size for size in stores if size < needed]
-        if self._janitor or not small:
+        stores = [
+            (int(node.get("object_store_memory", 0)), min(len(producers), room))
+            for node in nodes
+            if (room := int(node.get("CPU", 0)) // cores)
+        ]
+        small = [(size, count) for size, count in stores if size < count * each]
+        if not small:
             return []
         told = (
-            f"a producer publishes up to {human_bytes(needed)}, and the object store of "
-            f"{len(small)} of {len(stores)} nodes has {human_bytes(min(small))}"
+            f"a producer publishes up to {human_bytes(each)}, and the object store of "
+            f"{len(small)} of {len(stores)} nodes has {human_bytes(min(small)[0])} for as many as "
+            f"{max(count for _, count in small)} of them"
         )
         remedy = "lower resources.prefetch_steps, or start them with a larger --object-store-memory"
-        if len(small) == len(stores):
+        if all(size < each for size, _ in stores):
             raise ConfigError(f"{told}; {remedy}")
-        return [f"warning: {told}: there Ray would write them to disk; {remedy}"]
+        return [f"warning: {told}: what is too much Ray writes to disk; {remedy}"]
 
     def leave(self, clean: bool) -> None:
         """Disconnect; end the Ray that we started. clean: its logs may go, too."""

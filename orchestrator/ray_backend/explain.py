@@ -29,6 +29,8 @@ def lost_cell(cell: str, error: exceptions.RayError) -> CellLost | None:
     text = str(error)
     if _DRIVER_NODE in text or _LACKING.search(text):
         return None  # a new process would die of the same
+    if isinstance(error, exceptions.RayTaskError):
+        return None  # it lives: whatever it raised is of its cause's type, too
     if isinstance(error, exceptions.OutOfMemoryError):
         return CellLost(cell, "memory", _OUT_OF_MEMORY)
     if isinstance(error, exceptions.ActorUnavailableError):
@@ -54,6 +56,8 @@ def explained(cell: str, error: exceptions.RayError) -> Exception:
             f"{cell}: the node that Ray gave it lacks what this machine has ({lacking[0]}); "
             "install mtc-orchestrator, of the same version, in the Python that runs Ray there"
         )
+    if isinstance(cause, exceptions.RayError):  # what it was told itself: a full store, say
+        return _of_cluster(cell, cause)
     if isinstance(cause, Exception):  # a bug of ours: its own text, with the remote traceback
         cause.add_note(text)
         return cause

@@ -17,7 +17,7 @@ from orchestrator.cells.job import CellJob, Job, ProducerJob
 from orchestrator.exchange.producer import reader_name
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Running:
     """An actor and its unanswered requests, oldest first. `start`: how many processes have been it,
     this one included. begun: it is asked to work; ending: to tell the last of it, and no more."""
@@ -37,16 +37,18 @@ class Running:
 
 
 class Links:
-    """Between the cells and the producers of a run; without any, all are on their own."""
+    """Between the cells and the producers of a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, fed: bool) -> None:
+        """fed: whether there are producers, or all are on their own."""
+        self._fed = fed
         self._together = False
 
     def begin(self, everybody: Iterable[Running]) -> list[Running]:
         """Connect whoever is ready, once tokens are there: those that may be asked to work now."""
         everybody = list(everybody)
         cells = [running for running in everybody if isinstance(running.job, CellJob)]
-        if len(cells) == len(everybody):
+        if not self._fed:
             ready = [running for running in everybody if not running.begun]
         else:
             first = everybody if not self._together else cells
@@ -77,7 +79,7 @@ def _connect(ready: list[Running], begun: list[Running]) -> None:
         if isinstance(running.job, CellJob):
             continue
         if running in ready:
-            running.actor.begin.remote([cell.reader for cell in cells])
+            running.refs.append(running.actor.begin.remote([cell.reader for cell in cells]))
         elif new:
             running.actor.expect.remote(new)
     for producer in begun:

@@ -51,11 +51,12 @@ class ActivationProducer:
         see_gpu(self._producer.job, self._producer.job.device)
         return replace(await self._do(self._producer.load), place=place())
 
-    async def begin(self, readers: list[str]) -> None:
+    async def begin(self, readers: list[str]) -> ProducerStatus:
         """See Producer.begin."""
         await self._do(lambda: self._producer.begin(readers))
         self._work = self._producer.run()
         self._begun.set()
+        return self._producer.status()
 
     async def take(self, reader: str, portion: int, cursor: int) -> tuple[int, Parcel | None]:
         """A portion, once it is published; nothing for a reader that is gone."""
@@ -63,12 +64,11 @@ class ActivationProducer:
         if not self._producer.ask(reader, portion, cursor):
             return self._start, None
         self._asked.set()
-        parcel = self._producer.find(reader, portion)
-        if parcel is None:
-            key = (reader, portion)
-            future = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
-            parcel = await future
-        return self._start, parcel
+        new = asyncio.get_running_loop().create_future()
+        future = self._waiting.setdefault((reader, portion), new)
+        # Of all: one that has caught up by what it says now may have what it asked for before.
+        self._hand_out()
+        return self._start, await future
 
     async def expect(self, readers: list[str]) -> None:
         """See Producer.expect."""

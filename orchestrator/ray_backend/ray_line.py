@@ -5,10 +5,11 @@ the credit: as many as the window has are out at a time.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectLostError, RayActorError
+from ray import exceptions
 
 from mtc_core.producer import Activations
 from orchestrator.exchange.line import LineLost
@@ -16,7 +17,9 @@ from orchestrator.exchange.transport import Parcel
 from orchestrator.ray_backend.plasma import Plasma
 
 POLL_S = 0.1  # how long a cell waits for rows before it looks whether it is asked for anything
-PULL_S = 5.0
+# For the time being, it may be: a producer that is dead is said to be so when it is asked again.
+_UNAVAILABLE = (exceptions.ActorUnavailableError, exceptions.ObjectLostError)
+_LOST = (exceptions.RayActorError, exceptions.NodeDiedError, exceptions.OutOfMemoryError)
 
 
 class RayLine:
@@ -31,25 +34,23 @@ class RayLine:
 
     def ask(self, portion: int, cursor: int) -> None:
         self._cursor = cursor
-        self._asked[portion] = self._producer.take.remote(self._reader, portion, cursor)
+        self._asked[portion] = self._take(portion)
 
     def take(self, portion: int) -> Activations | None:
         try:
             parcel = self._parcel(portion, POLL_S)
-            if parcel is None:
-                return None
-            rows = self._opened(parcel)
+            rows = self._opened(parcel) if parcel else None
+        except _UNAVAILABLE:
+            time.sleep(POLL_S)  # it says so at once, again and again
+            self._asked = {asked: self._take(asked) for asked in {*self._asked, *self._parcels}}
+            self._parcels = {}
+            return None
+        except _LOST:
+            raise LineLost from None
+        if rows is not None:
             del self._parcels[portion]
             self._look_ahead(portion)
-            return rows
-        except GetTimeoutError:  # another node is slow to send it
-            return None
-        except ActorUnavailableError:  # maybe it comes back; if not, the driver gives us another
-            time.sleep(POLL_S)  # it says so at once, again and again
-            self._asked = {asked: self._take(asked) for asked in self._asked}
-            return None
-        except (RayActorError, ObjectLostError):
-            raise LineLost from None
+        return rows
 
     def leave(self) -> None:
         self._producer.leave.remote(self._reader)
@@ -63,20 +64,29 @@ class RayLine:
             if not ready:
                 return None
             start, parcel = ray.get(ready[0])
-            del self._asked[portion]
             if start != self._start or parcel is None:  # what we were has left, as others see it
                 raise LineLost
+            del self._asked[portion]
             self._parcels[portion] = parcel
         return self._parcels[portion]
 
-    def _opened(self, parcel: Parcel) -> Activations:
-        contents = ray.get(list(parcel.bundles.values()), timeout=PULL_S)
-        opened = (self._transport.open(content, self._device) for content in contents)
+    def _opened(self, parcel: Parcel) -> Activations | None:
+        """None while another node is still sending them. A `get` that runs out of time would have
+        all of it sent anew (2.60)."""
+        bundles = list(parcel.bundles.values())
+        ready, _ = ray.wait(bundles, num_returns=len(bundles), timeout=POLL_S)
+        if len(ready) < len(bundles):
+            return None
+        opened = (self._transport.open(content, self._device) for content in ray.get(bundles))
         return {name: rows_ND for rows in opened for name, rows_ND in rows.items()}
 
     def _look_ahead(self, portion: int) -> None:
-        """Have what comes next brought to this node meanwhile."""
+        """Have what comes next brought to this node meanwhile. What is wrong with it is told when
+        it is taken."""
         later = min((asked for asked in self._asked if asked > portion), default=None)
-        if later is not None and (parcel := self._parcel(later, 0)):
-            bundles = list(parcel.bundles.values())
-            ray.wait(bundles, num_returns=len(bundles), timeout=0)
+        if later is None:
+            return
+        with suppress(exceptions.RayError, LineLost):
+            if parcel := self._parcel(later, 0):
+                bundles = list(parcel.bundles.values())
+                ray.wait(bundles, num_returns=len(bundles), timeout=0)

@@ -85,6 +85,25 @@ def test_what_a_cell_raised_comes_out_as_it_went_in():
     assert str(bug) == "'a bug'" and "a remote traceback" in bug.__notes__[0]
 
 
+@pytest.mark.parametrize("kind", [exceptions.OutOfMemoryError, exceptions.NodeDiedError])
+def test_a_process_that_hears_of_anothers_death_is_not_taken_for_dead(kind):
+    """Ray's error is of both types."""
+    told = raised_in_a_cell(kind("x")).as_instanceof_cause()
+    assert isinstance(told, kind) and lost_cell(CELL, told) is None
+
+
+@pytest.mark.parametrize(
+    "cause, words",
+    [
+        (exceptions.ObjectStoreFullError("x"), "--object-store-memory"),
+        (exceptions.OutOfDiskError("x"), "--temp-dir"),
+    ],
+)
+def test_a_store_that_is_full_is_told_alike_by_the_producer_that_fills_it(cause, words):
+    told = explained("producer-0", raised_in_a_cell(cause).as_instanceof_cause())
+    assert isinstance(told, ConfigError) and words in str(told)
+
+
 def test_another_python_is_told_in_one_line():
     cluster = {"ray_version": "2.60.0", "python_version": "3.9.1"}
     with pytest.raises(RuntimeError) as raised:

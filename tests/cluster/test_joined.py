@@ -92,6 +92,22 @@ def test_room_that_others_have_taken_is_told_from_room_that_is_not_there(
     assert untouched(somebody)
 
 
+def test_a_store_that_cannot_hold_what_a_producer_publishes_is_told_before_it_is_filled(
+    longer, nodes, somebody, token, tmp_path
+):
+    manifest, _, _ = longer
+    split = ("--set", "resources.topology=split", "--set", "resources.prefetch_steps=1000")
+    ended = run(manifest, tmp_path, "--address", nodes.address, *split, token=token)
+    assert ended.code == 2 and ended.clean, ended
+    assert re.fullmatch(
+        r"a producer publishes up to \d+ MB, and the object store of 1 of 1 nodes has 83.9 MB for "
+        r"as many as 1 of them; lower resources.prefetch_steps, or start them with a larger "
+        r"--object-store-memory\n",
+        ended.err,
+    ), ended
+    assert untouched(somebody)
+
+
 def test_weights_that_no_node_can_hold_end_the_run_with_the_keys(
     model, nodes, somebody, token, tmp_path
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -123,6 +124,25 @@ def test_one_run_on_two_hosts_ends_with_the_same_bits(
     command = [*two.before, sys.executable, "-c", ADDRESSES, both.address]
     addresses = json.loads(subprocess.check_output(command, env=with_token(token)))
     assert addresses == [one.ip, two.ip]
+
+
+def test_rows_go_from_a_producer_on_one_host_to_a_cell_on_the_other(
+    longer, hosts, both, token, tmp_path
+):
+    """Each host has room for one of them."""
+    received = [host.received_bytes for host in hosts]
+    keys = ("topology=split", "producers=1", "cells=1")
+    split = [word for key in keys for word in ("--set", f"resources.{key}")]
+    options = ("--address", both.address, *split)
+    ended = Started(longer[0], tmp_path, *options, token=token, before=hosts[0].before).end()
+    assert ended.code == 0 and ended.clean and not ended.err and "died" not in ended.out, ended
+    assert finals(tmp_path / "small") == finals(longer[1])
+    log = (tmp_path / "small" / "log.txt").read_text()
+    places = {re.search(rf"{who}\S* runs on (\S+)", log)[1] for who in ("producer-0", "trainer-0")}
+    assert places == {host.name for host in hosts}, log
+    more = [host.received_bytes - before for host, before in zip(hosts, received, strict=True)]
+    # Five distinct tensors of 400 steps, of 256 rows with 32 numbers each.
+    assert max(more) > 5 * 400 * 256 * 32 * 4, more
 
 
 def test_a_cell_whose_host_is_cut_off_goes_on_when_the_host_is_back(

@@ -45,6 +45,13 @@ def test_producers_share_the_blocks_and_cells_only_train(tmp_path: Path) -> None
     assert {len(c.tensors) for c in plan.cells} == {8}
 
 
+def test_no_producer_is_without_a_block(tmp_path: Path) -> None:
+    short = {4: "train: {tokens: 81_920}"}  # ten steps, four to a block
+    plan = plan_of(tmp_path, {**ALL, **short, 8: f"{SPLIT}, producers: 10_000}}"})
+    assert len(plan.producers) == 3
+    assert "resources.producers: 3 instead of 10000, one for each block of text" in plan.notes
+
+
 def test_the_store_holds_two_windows_of_every_producer(tmp_path: Path) -> None:
     step = 8192 * 24 * 768 * 4
     plan = split(tmp_path, ", producers: 2")

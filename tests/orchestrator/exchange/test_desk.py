@@ -127,6 +127,19 @@ def test_nothing_is_run_before_all_who_are_expected_have_spoken() -> None:
     assert desk.turn() is not None
 
 
+def test_one_that_has_spoken_before_it_was_announced_is_not_waited_for() -> None:
+    world = World(portions(40, 2), 1, [0], window=2, seed=1)
+    world.run(moves=30)
+    new = world.restarted(world.readers[0], 0)
+    world.readers = [new]
+    new.move()
+    while world.sent:
+        world.deliver()
+    world.desks[0].expect([new.name])
+    world.run()
+    assert new.taken == list(range(world.portions.end))
+
+
 def test_those_that_were_lost_together_share_their_forwards_again() -> None:
     world = World(portions(40, 2), 1, [0, 0], window=2, seed=1)
     world.run(moves=150)
