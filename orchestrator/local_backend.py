@@ -36,7 +36,7 @@ class LocalBackend:
         self._tokens_there = False
 
     def inventory(self, root: Path, manifest: Manifest) -> Inventory:
-        inventory = take_inventory(root, manifest.resources.device, manifest.resources.cells)
+        inventory = take_inventory(root, manifest.resources.device)
         return replace(inventory, driver_bytes=0)
 
     def start(

@@ -84,8 +84,7 @@ def open_run(
     text = [] if finished else source_listing(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes(text))
     if not finished:
-        cells = len(plan.cells)
-        preflight(plan, inventory, root, lambda: remedies(manifest, shape, inventory, cells))
+        preflight(plan, inventory, root, lambda: remedies(manifest, shape, inventory, plan))
     resolved, notes = found.resolved, list(_notes(found))
     if not found.resumed:
         starts, note = _starts(manifest, shape, root)

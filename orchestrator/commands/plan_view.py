@@ -15,7 +15,7 @@ from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.parts import Part
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.preflight import human_bytes, memory_there
+from orchestrator.planning.preflight import human_bytes
 from orchestrator.planning.split_plan import ProducerPlan
 from orchestrator.tables import show_rows
 
@@ -72,6 +72,12 @@ def _rest(plan: Plan, inventory: Inventory) -> Iterator[RenderableType]:
     yield Text()
     yield _memory_heading(plan, inventory)
     yield _parts(plan.memory)
+    if "cpu" in plan.memories and plan.memory_device != "cpu":  # beside GPUs
+        beside = plan.memories["cpu"]
+        yield _heading(
+            "memory of the machine", sum(p.bytes for p in beside), inventory.memory_bytes
+        )
+        yield _parts(beside)
     yield _heading("disk", plan.disk_bytes, inventory.disk_bytes)
     yield _parts(plan.disk)
 
@@ -166,7 +172,7 @@ def _memory_heading(plan: Plan, inventory: Inventory) -> Text:
     device, several = plan.memory_device, len(plan.memories) > 1
     named = device_names((device,), inventory.node_gpus)
     what = f"memory of the fullest, {named}" if several and device != "cpu" else "memory"
-    return _heading(what, plan.memory_bytes, memory_there(device, inventory))
+    return _heading(what, plan.memory_bytes, inventory.memory_of(device))
 
 
 def _heading(what: str, needed: int, there: int | None) -> Text:

@@ -65,7 +65,7 @@ def plan_manifest(
     open_questions = tuple(f"not checked: {line}" for line in unchecked(manifest, shape))
     plan = replace(plan, notes=(*plan.notes, *open_questions))
     lacking = shortages(plan, inventory, root)
-    ways = remedies(manifest, shape, inventory, len(plan.cells)) if lacking else []
+    ways = remedies(manifest, shape, inventory, plan) if lacking else []
     return Planned(plan, inventory, lacking, ways)
 
 
@@ -78,6 +78,5 @@ def _imagined(manifest: Manifest, hardware: Hardware) -> Inventory:
 
 
 def _here(manifest: Manifest, root: Path) -> Inventory:
-    resources = manifest.resources
-    device = resources.device if gpus_here() else "cpu"  # else they are taken to be elsewhere
-    return take_inventory(root, device, resources.cells)
+    device = manifest.resources.device if gpus_here() else "cpu"  # else taken to be elsewhere
+    return take_inventory(root, device)

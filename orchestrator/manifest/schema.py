@@ -220,12 +220,15 @@ class ResourcesSection(Section):
         AUTO,
     )
     cells: Annotated[int | Auto, auto_or(count(high=MAX_PROCESSES))] = key(
-        "Processes that each train a contiguous part of the layers; `auto`: one per GPU, else 1.",
+        "Processes that each train a contiguous part of the layers; `auto`: one per GPU, of "
+        "several nodes without GPUs as many as are fastest by prediction, else 1.",
         AUTO,
         "processes",
     )
     producers: Annotated[int | Auto, auto_or(count(high=MAX_PROCESSES))] = key(
-        "With `split`: processes that run the model; `auto`: one per GPU, else 1.",
+        "Processes that run the model; a number means `split`. `auto`: one per GPU or per GPU "
+        "without a cell, of several nodes without GPUs as many as are fastest by prediction, else "
+        "1.",
         AUTO,
         "processes",
     )

@@ -11,7 +11,7 @@ from orchestrator.manifest import Manifest
 from orchestrator.messages import ManifestError
 from orchestrator.planning.cell_plan import TranscoderPlan
 from orchestrator.planning.inventory import Inventory
-from orchestrator.planning.layout import Layout, fused_layout, split_layout
+from orchestrator.planning.layout import Layout, fits, fused_layout, split_layout
 from orchestrator.planning.placement import Topology
 from orchestrator.planning.predict import Prediction, predict
 
@@ -38,7 +38,7 @@ def choose_layout(
     """What the manifest asks for, or leaves open. Raises ManifestError where the machine does not
     have it."""
     plans = {transcoder.id: transcoder for transcoder in transcoders}
-    wanted, open = _wanted(manifest), _several(manifest, inventory)
+    wanted, several = _wanted(manifest), _several(manifest, inventory)
     tried: dict[Topology, list[tuple[Layout, Prediction]]] = {"fused": [], "split": []}
     for topology in ("fused", "split"):
         make = fused_layout if topology == "fused" else split_layout
@@ -52,9 +52,13 @@ def choose_layout(
             tried[topology].append((layout, predict(layout, plans, manifest, inventory)))
     best = {topology: _best(found, inventory) for topology, found in tried.items() if found}
     predicted = {topology: prediction for topology, (_, prediction) in best.items()}
-    chosen = wanted or ("fused" if not open else _faster(best, inventory))
+    chosen = wanted or (_faster(best, inventory) if several else "fused")
     layout = best[chosen][0]
-    return Choice(replace(layout, why=_why(layout, chosen, wanted, open, predicted)), predicted)
+    if wanted:
+        why = "" if manifest.resources.topology != "auto" else "resources.producers asks for it"
+    else:
+        why = _why(chosen, best, several, inventory)
+    return Choice(replace(layout, why="; ".join(filter(None, (layout.why, why)))), predicted)
 
 
 def _wanted(manifest: Manifest) -> Topology | None:
@@ -75,26 +79,42 @@ def _several(manifest: Manifest, inventory: Inventory) -> bool:
 def _variants(
     manifest: Manifest, inventory: Inventory, topology: Topology, transcoders: int
 ) -> Iterator[Manifest]:
-    """The manifest with numbers of processes where it leaves them to us, on a cluster of CPUs: as
-    many as there are slots. Everywhere else the placement knows."""
+    """The manifest with numbers of processes where it leaves them to us. On a cluster of CPUs
+    those that there are slots for; of GPUs, producers on all of them or on those without a cell."""
     resources = manifest.resources
+    cells, producers = resources.cells, resources.producers
     on_gpus = inventory.gpus and resources.device != "cpu"
     slots = _slots(manifest, inventory)
     if on_gpus or slots < 2:
         yield manifest
+        taken = transcoders if cells == "auto" else min(cells, transcoders)
+        left = len(inventory.gpus or ()) - taken
+        if on_gpus and topology == "split" and producers == "auto" and left > 0:
+            yield _with(manifest, producers=left)
         return
-    for producers in range(1, slots) if topology == "split" else (0,):
-        if slots > MOST_SLOTS and producers & (producers - 1):
-            continue  # powers of two
-        changes: dict[str, int] = {}
-        if topology == "split" and resources.producers == "auto":
-            changes["producers"] = producers
-        if resources.cells == "auto":
-            left = slots - (producers if resources.producers == "auto" else resources.producers)
-            changes["cells"] = max(1, min(left, transcoders))
-        yield manifest.model_copy(update={"resources": resources.model_copy(update=changes)})
-        if "producers" not in changes:
+    if topology == "fused":
+        most = min(slots, transcoders)
+        for count in [most, *_powers(most)] if cells == "auto" else [cells]:
+            yield _with(manifest, cells=count)
+        return
+    left = max(1, slots - (1 if cells == "auto" else cells))
+    blocks = -(-manifest.train.config().steps // manifest.train.block_batches)
+    some = _powers(left + 1) if slots > MOST_SLOTS else range(1, left + 1)
+    for count in some if producers == "auto" else [producers]:
+        room = max(1, min(slots - count, transcoders))
+        if producers == "auto" and count > blocks:
             return
+        yield _with(manifest, producers=count, cells=room if cells == "auto" else cells)
+
+
+def _with(manifest: Manifest, **counts: int) -> Manifest:
+    resources = manifest.resources.model_copy(update=counts)
+    return manifest.model_copy(update={"resources": resources})
+
+
+def _powers(below: int) -> list[int]:
+    """Of two."""
+    return [2**exponent for exponent in range(below.bit_length()) if 2**exponent < below]
 
 
 def _slots(manifest: Manifest, inventory: Inventory) -> int:
@@ -107,8 +127,11 @@ def _slots(manifest: Manifest, inventory: Inventory) -> int:
 def _best(
     found: Sequence[tuple[Layout, Prediction]], inventory: Inventory
 ) -> tuple[Layout, Prediction]:
-    """The fastest of those that fit; of such as are about as fast the one with fewest processes."""
-    fitting = [entry for entry in found if _fits(entry[0], inventory)] or list(found)
+    """The fastest of those that fit; of such as are about as fast the one with fewest processes.
+    Where none fits, the one that needs least."""
+    fitting = [entry for entry in found if _fits(entry[0], inventory)]
+    if not fitting:
+        return min(found, key=lambda entry: _needed(entry[0], inventory))
     most = max(prediction.tokens_per_second for _, prediction in fitting)
     fast = [entry for entry in fitting if entry[1].tokens_per_second * WORTH >= most]
     return min(fast, key=lambda entry: len(entry[0].cells) + len(entry[0].producers))
@@ -118,30 +141,44 @@ def _faster(best: dict[Topology, tuple[Layout, Prediction]], inventory: Inventor
     if "split" not in best:
         return "fused"
     (fused, slow), (split, fast) = best["fused"], best["split"]
-    if _fits(fused, inventory) != _fits(split, inventory):
-        return "fused" if _fits(fused, inventory) else "split"
+    if not _fits(split, inventory):
+        return "fused"
+    if not _fits(fused, inventory):
+        return "split"
+    if not fast.known:  # what is transported by guesswork may well be slower than what is not
+        return "fused"
     return "split" if fast.tokens_per_second > WORTH * slow.tokens_per_second else "fused"
 
 
 def _fits(layout: Layout, inventory: Inventory) -> bool:
-    for device, parts in layout.memories(inventory.driver_bytes).items():
-        there = inventory.memory_bytes if device == "cpu" else inventory.free_bytes(device)
-        if there is not None and sum(part.bytes for part in parts) > there:
-            return False
-    return True
+    return fits(layout.memories(inventory.driver_bytes), layout.exchange, inventory)
+
+
+def _needed(layout: Layout, inventory: Inventory) -> int:
+    """Bytes of the memory that needs most."""
+    memories = layout.memories(inventory.driver_bytes).values()
+    return max(sum(part.bytes for part in parts) for parts in memories)
 
 
 def _why(
-    layout: Layout,
     chosen: Topology,
-    wanted: Topology | None,
-    open: bool,
-    predicted: dict[Topology, Prediction],
+    best: dict[Topology, tuple[Layout, Prediction]],
+    several: bool,
+    inventory: Inventory,
 ) -> str:
+    """Why not the other topology."""
     other: Topology = "split" if chosen == "fused" else "fused"
-    if wanted or not open or other not in predicted:
-        return layout.why
-    ratio = predicted[chosen].tokens_per_second / predicted[other].tokens_per_second
+    if other not in best:
+        return ""
+    ratio = best[chosen][1].tokens_per_second / best[other][1].tokens_per_second
+    if not several:  # nothing is tried out where the machine may have other things to do
+        if WORTH * ratio > 1:
+            return ""
+        return f"{other} would be faster by prediction (resources.topology: {other})"
+    if _fits(best[chosen][0], inventory) and not _fits(best[other][0], inventory):
+        return f"{other} would not fit"
     if ratio >= WORTH:
-        return f"{layout.why}; {other} would be {ratio:.1f} x slower by prediction"
-    return f"{layout.why}; {other} would not be faster by prediction"
+        return f"{other} would be {ratio:.1f} x slower by prediction"
+    if WORTH * ratio <= 1:
+        return f"{other} may be faster, but how fast these GPUs are is not known"
+    return f"{other} would not be faster by prediction"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 from mtc_core.errors import ConfigError
 from orchestrator.planning.costs import DRIVER_BYTES
@@ -69,20 +68,22 @@ class Inventory:
             return None
         return self.gpus[int(device.partition(":")[2])].free_bytes
 
+    def memory_of(self, device: str) -> int | None:
+        """Free memory of `cpu` or `cuda:N`; None if nobody has looked there."""
+        return self.memory_bytes if device == "cpu" else self.free_bytes(device)
 
-def take_inventory(
-    root: Path, device: str = "cpu", cells: int | Literal["auto"] = "auto"
-) -> Inventory:
+
+def take_inventory(root: Path, device: str = "cpu") -> Inventory:
     """Look at this machine; `root` says which disk. For any resources.device but `cpu` GPUs are
-    looked for, which loads torch; for the free memory only of those that so many resources.cells
-    may take. Raises ConfigError for a root that cannot be looked at."""
+    looked for, which loads torch; for free memory at all that may be taken. Raises ConfigError for
+    a root that cannot be looked at."""
     with disk_errors(root, "read"):
         disk_bytes = shutil.disk_usage(_existing(root)).free
     return Inventory(
         cores=_cores(),
         memory_bytes=_free_memory(),
         disk_bytes=disk_bytes,
-        gpus=None if device == "cpu" else _gpus(_usable(device, cells)),
+        gpus=None if device == "cpu" else _gpus(_usable(device)),
         shared_bytes=shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None,
     )
 
@@ -132,12 +133,10 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _usable(device: str, cells: int | Literal["auto"]) -> range:
+def _usable(device: str) -> range:
     """GPUs that cells may take, as far as they are there."""
     _, named, index = device.partition(":")
-    if named:
-        return range(int(index), int(index) + 1)
-    return range(sys.maxsize if cells == "auto" else cells)
+    return range(int(index), int(index) + 1) if named else range(sys.maxsize)
 
 
 def gpus_here() -> bool:

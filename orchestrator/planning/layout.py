@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mtc_core.config import TranscoderSpec
@@ -32,12 +32,12 @@ class Layout:
     def memories(self, driver_bytes: int) -> dict[str, tuple[Part, ...]]:
         """What every memory has to hold, by device. That of the machine is among them where
         something lies in it; driver_bytes are, only if cells do."""
-        processes: list[CellPlan | ProducerPlan] = [*self.producers, *self.cells]
         key = PRODUCERS_KEY if self.producers else CELLS_KEY
-        found = {
-            device: together([p.memory for p in processes if p.device == device], key)
-            for device in self.placement.devices
-        }
+        on: dict[str, list[tuple[Part, ...]]] = {d: [] for d in self.placement.devices}
+        processes: list[CellPlan | ProducerPlan] = [*self.producers, *self.cells]
+        for process in processes:
+            on[process.device].append(process.memory)
+        found = {device: together(memories, key) for device, memories in on.items()}
         beside = []
         if self.exchange:
             beside += [Part("object store", self.exchange.store_bytes, PREFETCH_KEY)]
@@ -46,6 +46,19 @@ class Layout:
         if beside:
             found["cpu"] = (*found.get("cpu", ()), *beside)
         return found
+
+
+def fits(
+    memories: Mapping[str, Sequence[Part]], exchange: ExchangePlan | None, inventory: Inventory
+) -> bool:
+    """Whether every memory is large enough, as far as somebody has looked."""
+    there = {device: inventory.memory_of(device) for device in memories}
+    enough = [
+        free is None or sum(part.bytes for part in memories[device]) <= free
+        for device, free in there.items()
+    ]
+    shared = inventory.shared_bytes
+    return all(enough) and (not exchange or shared is None or exchange.store_bytes <= shared)
 
 
 def fused_layout(

@@ -56,9 +56,11 @@ def place(
             f"resources.producers: {len(producers)} instead of {resources.producers}, one for each "
             "block of text"
         )
-    idle = [gpu for gpu in gpus if gpu not in chosen and f"cuda:{gpu}" not in producers]
+    taken = {*_cuda(chosen), *producers}
+    idle = [gpu for gpu in gpus if f"cuda:{gpu}" not in taken]
     if inventory.gpus and idle:
         why = "every transcoder has one" if cells == transcoders else f"resources.cells is {cells}"
+        why += f", and producers are {len(producers)}" if producers else ""
         notes.append(f"idle: {device_names(_cuda(idle), inventory.node_gpus)} ({why})")
     if inventory.node_gpus and cells + len(producers) > 1:
         notes.append("every node needs to see the run folder and the model under the same paths")
@@ -80,7 +82,8 @@ def _producers(
         return ("cpu",) * count
     if count > len(gpus):
         _refuse(manifest, "producers", _too_few(f"{count} producers", gpus, inventory))
-    free = [gpu for gpu in gpus if gpu not in cells]
+    taken = set(cells)
+    free = [gpu for gpu in gpus if gpu not in taken]
     return _cuda(sorted([*free, *cells][:count]))
 
 

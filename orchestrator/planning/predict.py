@@ -21,6 +21,7 @@ from orchestrator.planning.rates import (
     CROWDED_THREADS,
     NETWORK_BYTES,
     NODE_STORE_BYTES,
+    Rates,
     gpu_rates,
 )
 
@@ -96,14 +97,17 @@ class _Model:
         self._pass_tokens = manifest.model.forward_contexts * (manifest.data.context_tokens - 1)
         self.threads = layout.placement.threads or 1
         self.cores, self.known = sum(inventory.node_cpus) or inventory.cores, True
-        if on_cpu:
-            self._forward = self._step = CORE.with_threads(self.threads)
-        else:
-            first = layout.placement.devices[0]
-            gpus, index = inventory.gpus, int(first.partition(":")[2])
+        self._forward: dict[str, Rates] = {}  # by device
+        self._step: dict[str, Rates] = {}
+        for device in layout.placement.devices:
+            if on_cpu:
+                self._forward[device] = self._step[device] = CORE.with_threads(self.threads)
+                continue
+            gpus, index = inventory.gpus, int(device.partition(":")[2])
             name = gpus[index].name if gpus else ""
-            self._forward, self.known = gpu_rates(name, manifest.model.dtype)
-            self._step, _ = gpu_rates(name, manifest.train.dtype)
+            self._forward[device], known = gpu_rates(name, manifest.model.dtype)
+            self._step[device], _ = gpu_rates(name, manifest.train.dtype)
+            self.known &= known
 
     def seconds(self) -> Iterator[tuple[str, tuple[str, float]]]:
         """By process: its device, and its seconds for each token of the run."""
@@ -112,26 +116,27 @@ class _Model:
             assert layout.exchange
             share = 1 / len(layout.producers)
             bytes = layout.exchange.portion_bytes / layout.exchange.portion_rows
-            shipping = share * bytes / self._forward.published_bytes
-            forward = self._forwarding(producer.flops_per_token, share)
+            shipping = share * bytes / self._forward[producer.device].published_bytes
+            forward = self._forwarding(producer.device, producer.flops_per_token, share)
             yield producer.name, (producer.device, forward + shipping)
         for cell in layout.cells:
-            forward = (
-                0.0 if layout.producers else self._forwarding(cell.forward_flops_per_token, 1.0)
-            )
-            yield cell.name, (cell.device, forward + self._training(cell))
+            training = self._training(cell)
+            if not layout.producers:
+                training += self._forwarding(cell.device, cell.forward_flops_per_token, 1.0)
+            yield cell.name, (cell.device, training)
 
     def first_block_seconds(self) -> float:
         """The forward of a block by one producer."""
-        flops = sum(producer.flops_per_token for producer in self._layout.producers)
-        return self._forwarding(flops, 1.0) * self._train.block_rows
+        producers = self._layout.producers
+        flops = sum(producer.flops_per_token for producer in producers)
+        return self._forwarding(producers[0].device, flops, 1.0) * self._train.block_rows
 
-    def _forwarding(self, flops: float, share: float) -> float:
-        rates = self._forward
+    def _forwarding(self, device: str, flops: float, share: float) -> float:
+        rates = self._forward[device]
         return flops / rates.forward_flops + share * rates.pass_s / self._pass_tokens
 
     def _training(self, cell: CellPlan) -> float:
-        rates, total = self._step, 0.0
+        rates, total = self._step[cell.device], 0.0
         for id in cell.transcoders:
             plan = self._transcoders[id]
             work = plan.cost.work

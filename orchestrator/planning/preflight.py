@@ -31,7 +31,7 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
     lacking: list[str] = []
     for device, parts in plan.memories.items():
         where = device_names((device,), inventory.node_gpus)
-        lacking += _lack("memory", parts, memory_there(device, inventory), where)
+        lacking += _lack("memory", parts, inventory.memory_of(device), where)
     if len(lacking) > SHOWN:
         lacking[SHOWN:] = [f"{len(lacking) - SHOWN} more GPUs lack memory, too"]
     if plan.exchange and inventory.shared_bytes is not None:
@@ -43,13 +43,6 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
         disk_bytes = inventory.disk_bytes + bytes_under(folder)
         lacking += _lack("disk", plan.disk, disk_bytes, str(folder))
     return lacking
-
-
-def memory_there(device: str, inventory: Inventory) -> int | None:
-    """Free memory of `cpu` or `cuda:N`; None if nobody has looked at that GPU."""
-    if device == "cpu":
-        return inventory.memory_bytes
-    return inventory.free_bytes(device)
 
 
 def bytes_under(folder: Path) -> int:

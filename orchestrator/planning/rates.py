@@ -8,6 +8,7 @@ their published peaks times what an H200 reached of its own.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 # Two threads do 1.77 times the forward of one, and 1.62 times the steps.
@@ -50,20 +51,20 @@ CORE = Rates(
     pass_s=0.0117,
 )
 
-# Published peaks: bf16 products without sparsity, and memory.
+# Published peaks: bf16 products without sparsity, float32 ones (torch does not use TF32 unless it
+# is told to), and memory.
 _GPUS = {
-    "H200": (989e12, 4.8e12),
-    "H100": (989e12, 3.35e12),
-    "A100": (312e12, 2.0e12),
-    "L40S": (362e12, 0.86e12),
-    "A10G": (70e12, 0.6e12),
-    "L4": (121e12, 0.3e12),
-    "T4": (65e12, 0.3e12),
-    "4090": (165e12, 1.0e12),
-    "3090": (71e12, 0.94e12),
+    "H200": (989e12, 67e12, 4.8e12),
+    "H100": (989e12, 67e12, 3.35e12),
+    "A100": (312e12, 19.5e12, 2.0e12),
+    "L40S": (362e12, 91.6e12, 0.86e12),
+    "A10G": (70e12, 31e12, 0.6e12),
+    "L4": (121e12, 30e12, 0.3e12),
+    "T4": (65e12, 8.1e12, 0.3e12),
+    "4090": (165e12, 82.6e12, 1.0e12),
+    "3090": (71e12, 35.6e12, 0.94e12),
 }
 _OF_PEAK_FLOPS, _OF_PEAK_BYTES = 0.80, 0.90  # an H200: 790 TFLOP/s and 4.3 TB/s
-_FLOAT32_SHARE = 0.5  # TF32 on the same units
 
 # How much longer all takes where there are more threads than cores: of several threads, the others
 # wait for the one that is put off.
@@ -77,9 +78,10 @@ NODE_STORE_BYTES = 6e9  # that all producers of a node together put into its obj
 def gpu_rates(name: str, dtype: str) -> tuple[Rates, bool]:
     """Of a GPU by its name, for products in that dtype, and whether it is one of those known; the
     others are taken for an A100."""
-    known = next((peaks for part, peaks in _GPUS.items() if part in name), None)
-    flops, bytes = known or _GPUS["A100"]
-    flops *= _OF_PEAK_FLOPS * (1.0 if dtype != "float32" else _FLOAT32_SHARE)
+    words = re.split(r"[^0-9A-Za-z]+", name)
+    known = next((_GPUS[word] for word in words if word in _GPUS), None)
+    halves, singles, bytes = known or _GPUS["A100"]
+    flops = _OF_PEAK_FLOPS * (singles if dtype == "float32" else halves)
     bytes *= _OF_PEAK_BYTES
     rates = Rates(
         forward_flops=flops,

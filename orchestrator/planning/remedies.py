@@ -1,7 +1,8 @@
 """What would make a plan fit that does not: each way has been planned, and fits.
 
 More devices, runs one after another, larger devices, or the keys of the manifest that cost least to
-change. Memory alone: what fills a disk has its own key.
+change; where producers feed cells, fewer of them, or none. Memory alone: what fills a disk has its
+own key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from orchestrator.planning.cell_plan import (
 )
 from orchestrator.planning.cut import fewest_parts
 from orchestrator.planning.inventory import Inventory, least_free
+from orchestrator.planning.layout import fits
 from orchestrator.planning.parts import together
+from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import human_bytes
 
 # Tried one after another, the least harm first; the first that fits is told.
@@ -31,18 +34,40 @@ _CHANGES: tuple[dict[str, Any], ...] = (
     {"train.block_batches": 1, "model.dtype": "bfloat16"},
     {"train.block_batches": 1, "model.dtype": "bfloat16", "train.batch_tokens": 2048},
 )
+# Of a plan with producers; none of these changes a result.
+_LESS_SPLIT: tuple[dict[str, Any], ...] = (
+    {"prefetch_steps": 1},
+    {"producers": 1},
+    {"producers": 1, "prefetch_steps": 1},
+    {"topology": "fused"},
+)
 
 
-def remedies(manifest: Manifest, shape: ModelShape, inventory: Inventory, cells: int) -> list[str]:
-    """Ways to fit a manifest, planned with so many cells, into memories that are too small for it:
-    a sentence each, none if none is known."""
-    if manifest.resources.topology == "split":
-        return []
+def remedies(
+    manifest: Manifest, shape: ModelShape, inventory: Inventory, planned: Plan
+) -> list[str]:
+    """Ways to fit a manifest, as it was planned, into memories that are too small for it: a
+    sentence each, none if none is known."""
+    if planned.producers:
+        return [f"it would fit {way}" for way in _less_split(manifest, shape, inventory)][:1]
+    cells = len(planned.cells)
     there = least_free(inventory.gpus) if inventory.gpus else inventory.memory_bytes
     trial = _Trial(manifest, shape, inventory)
     if there is None or trial.needed(cells) <= there:
         return []
     return [f"it would fit {way}" for way in _ways(trial, there, cells)]
+
+
+def _less_split(manifest: Manifest, shape: ModelShape, inventory: Inventory) -> Iterator[str]:
+    for changes in _LESS_SPLIT:
+        keys = {"topology": "split", **changes}
+        if keys["topology"] == "fused":
+            keys |= {"producers": "auto", "prefetch_steps": "auto"}
+        resources = manifest.resources.model_copy(update=keys)
+        changed = manifest.model_copy(update={"resources": resources})
+        plan = make_plan(changed, shape, inventory)
+        if fits(plan.memories, plan.exchange, inventory):
+            yield "with " + ", ".join(f"resources.{key}: {value}" for key, value in changes.items())
 
 
 def _ways(trial: _Trial, there: int, cells: int) -> Iterator[str]:

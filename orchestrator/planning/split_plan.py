@@ -84,7 +84,7 @@ def plan_split(
     producing = _producer_memory(sites, placement.producers[0], manifest, shape)
     loads, rooms = [], []
     for device in placement.cells:
-        here = device != "cpu" and device in placement.producers
+        here = _shared(device, placement)
         loads.append(on_each * here)
         free = (free_bytes or {}).get(device)
         beside = sum(part.bytes for part in producing) * here + _fixed_bytes(transcoders, manifest)
@@ -99,7 +99,14 @@ def plan_split(
         loads,
     )
     cells = tuple(
-        _cell(index, device, pairs[part.start : part.stop], manifest, shape, load)
+        _cell(
+            index,
+            device,
+            pairs[part.start : part.stop],
+            manifest,
+            shape,
+            load if _shared(device, placement) else None,
+        )
         for index, (device, part, load) in enumerate(
             zip(placement.cells, parts, loads, strict=True)
         )
@@ -121,11 +128,17 @@ def plan_split(
     return SplitPlan(cells, producers, _exchange(sites, len(producers), manifest, shape))
 
 
+def _shared(device: str, placement: Placement) -> bool:
+    """Whether a cell's device is a GPU that has a producer, too."""
+    return device != "cpu" and device in placement.producers
+
+
 def _exchange(
     sites: Sequence[Site], producers: int, manifest: Manifest, shape: ModelShape
 ) -> ExchangePlan:
     resources, train = manifest.resources, manifest.train.config()
     steps = train.block_batches if resources.prefetch_steps == "auto" else resources.prefetch_steps
+    steps = min(steps, train.steps)
     rows = max(train.batch_tokens, manifest.model.forward_contexts * manifest.data.context_tokens)
     portion = costs.FLOAT32_BYTES * rows * sum(width_of(site, shape) for site in sites)
     # A window for cells that are in step, one for such as lag, and what is being written.
@@ -143,13 +156,16 @@ def _cell(
     pairs: Sequence[tuple[TranscoderSpec, TranscoderPlan]],
     manifest: Manifest,
     shape: ModelShape,
-    load: int,
+    load: int | None,
 ) -> CellPlan:
+    """load: FLOPs of the producer on the same GPU; None without one."""
     specs, transcoders = zip(*pairs, strict=True)
     sites = distinct_sites(specs)
     widths = [width_of(site, shape) for site in sites]
     train = sum(t.cost.flops_per_token for t in transcoders)
-    share = 0.0 if device == "cpu" else round(train / (train + load), 2)
+    share = 0.0 if device == "cpu" else 1.0
+    if load is not None:
+        share = min(0.95, max(0.05, round(train / (train + load), 2)))
     return CellPlan(
         name=f"trainer-{index}{layer_range(specs)}",
         device=device,
@@ -159,7 +175,7 @@ def _cell(
         blocks_run=0,
         forward_flops_per_token=0,
         train_flops_per_token=train,
-        gpu_share=min(0.95, max(0.05, share)) if load else share,
+        gpu_share=share,
         memory=_cell_memory(widths, transcoders, device, manifest),
     )
 

@@ -57,9 +57,9 @@ class RayBackend:
         self._heard: list[Event] = []
 
     def inventory(self, root: Path, manifest: Manifest) -> Inventory:
-        device, cells = manifest.resources.device, manifest.resources.cells
+        device = manifest.resources.device
         if self._address is None:
-            return take_inventory(root, device, cells)
+            return take_inventory(root, device)
         if ":" in device:
             raise ConfigError(
                 f"resources.device: {device} names a GPU of this machine, and with --address Ray "

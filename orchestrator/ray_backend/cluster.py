@@ -201,13 +201,13 @@ def _niceness() -> dict[str, str]:
 
 
 def _visible_gpus(jobs: Sequence[Job]) -> dict[str, str]:
-    """`resources.device: cuda:N` for a Ray that numbers the GPUs it sees from 0."""
-    devices = [job.device for job in jobs]
-    if len(devices) != 1 or devices[0] in ("cpu", "cuda:0"):
+    """Those that were planned for and no others, for a Ray that gives out all it sees."""
+    indices = sorted({int(job.device.partition(":")[2]) for job in jobs if gpus(job)})
+    if not indices:
         return {}
-    index = int(devices[0].partition(":")[2])
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[index] if seen else str(index)}
+    names = [seen.split(",")[index] if seen else str(index) for index in indices]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names)}
 
 
 @contextmanager

@@ -3,6 +3,7 @@ that are written down."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from mtc_core.errors import ConfigError
 from orchestrator.messages import ManifestError
 from orchestrator.planning.inventory import Gpu, Inventory
 from orchestrator.planning.plan import Plan
+from orchestrator.planning.predict import Prediction
 from orchestrator.planning.preflight import preflight, shortages
+from orchestrator.planning.rates import gpu_rates
 from tests.orchestrator.plans import BLOCK_FLOPS, ROOMY, TRAIN_FLOPS, plan_of, with_gpus
 from tests.orchestrator.test_cell_plan import ALL
 
@@ -142,6 +145,109 @@ def test_a_cluster_of_cpus_is_used_by_the_topology_that_is_predicted_to_be_faste
     named = plan_of(tmp_path, {**ALL, 8: "resources: {threads: 2, topology: fused}"}, cluster)
     assert named.topology == "fused"
     assert named.predicted["fused"] == fused
+
+
+def test_a_cluster_of_cpus_gets_no_more_processes_than_it_has_slots_for(tmp_path: Path) -> None:
+    cluster = replace(ROOMY, node_cpus=(5, 5))  # two slots each, of two threads
+    for cells in (1, 2, 3, 4, "auto"):
+        lines = {**ALL, 8: f"resources: {{threads: 2, cells: {cells}}}"}
+        plan = plan_of(tmp_path, lines, cluster)
+        assert len(plan.cells) + len(plan.producers) <= 4
+        assert cells in ("auto", len(plan.cells))
+    lines = {**ALL, 8: "resources: {threads: 2, cells: 4, topology: split}"}
+    plan = plan_of(tmp_path, lines, cluster)
+    assert (len(plan.cells), len(plan.producers)) == (4, 1)  # as it was asked
+
+
+def test_a_cluster_of_cpus_with_little_memory_gets_fewer_processes(tmp_path: Path) -> None:
+    lines = {**ALL, 8: "resources: {threads: 1}"}
+    cluster = replace(ROOMY, node_cpus=(4, 4, 4))
+    most = plan_of(tmp_path, lines, cluster)
+    assert len(most.cells) + len(most.producers) > 6
+    little = replace(cluster, memory_bytes=12 * 10**9)
+    plan = plan_of(tmp_path, lines, little)
+    assert plan.topology == "fused" and not shortages(plan, little, tmp_path)
+    least = plan_of(tmp_path, lines, replace(cluster, memory_bytes=10**9))
+    assert (least.topology, len(least.cells)) == ("fused", 1)
+
+
+def test_of_layouts_that_are_about_as_fast_the_one_with_fewest_processes_is_taken(
+    tmp_path: Path,
+) -> None:
+    """One transcoder keeps one producer busy, not eleven."""
+    one = {7: "  - {source: 11.resid_mid, target: 11.mlp_out, group_sizes: [65536]}"}
+    cluster = replace(ROOMY, node_cpus=(4, 4, 4))
+    plan = plan_of(tmp_path, {**one, 8: "resources: {threads: 1, topology: split}"}, cluster)
+    paces = {
+        count: plan_of(
+            tmp_path,
+            {**one, 8: f"resources: {{threads: 1, producers: {count}, cells: 1}}"},
+            cluster,
+        ).predicted["split"]
+        for count in range(1, 12)
+    }
+    best = max(pace.tokens_per_second for pace in paces.values())
+    enough = [count for count, pace in paces.items() if pace.tokens_per_second * 1.05 >= best]
+    assert len(plan.producers) == min(enough) < 11
+
+
+def test_a_large_cluster_of_cpus_is_planned_at_once(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    cluster = replace(ROOMY, node_cpus=(4,) * 64)
+    plan = plan_of(tmp_path, {**ALL, 8: "resources: {threads: 1}"}, cluster)
+    assert time.perf_counter() - began < 2.0
+    assert len(plan.producers) & (len(plan.producers) - 1) == 0  # not every number is tried
+
+
+def test_producers_take_the_gpus_without_a_cell_where_that_is_faster(tmp_path: Path) -> None:
+    one = {7: "  - {source: 11.resid_mid, target: 11.mlp_out, group_sizes: [65536]}"}
+    lines = {**one, 8: "resources: {topology: split}"}
+    plan = plan_of(tmp_path, lines, with_gpus(*[70 * 10**9] * 4))
+    assert devices(plan) == (["cuda:1", "cuda:2", "cuda:3"], ["cuda:0"])
+
+
+def test_why_not_the_other_topology(tmp_path: Path) -> None:
+    cluster = replace(ROOMY, node_cpus=(4, 4, 4))
+    assert "slower by prediction" in plan_of(tmp_path, ALL, cluster).why
+    gpus = tuple(Gpu("NVIDIA H100", 80 * 10**9, 80 * 10**9) for _ in range(4))
+    one = {7: "  - {source: 6.resid_mid, target: 6.mlp_out}"}
+    assert plan_of(tmp_path, one, replace(ROOMY, gpus=gpus)).topology == "split"
+    tight = plan_of(tmp_path, one, replace(ROOMY, gpus=gpus, memory_bytes=10**8))
+    assert tight.topology == "fused" and tight.why.endswith("; split would not fit")
+    unknown = plan_of(tmp_path, one, with_gpus(*[70 * 10**9] * 4))
+    assert unknown.topology == "fused"
+    assert unknown.why.endswith("; split may be faster, but how fast these GPUs are is not known")
+    asked = plan_of(tmp_path, {**ALL, 8: "resources: {producers: 1, threads: 1}"})
+    assert asked.why.endswith("; resources.producers asks for it")
+    here = plan_of(tmp_path, {**ALL, 8: "resources: {cells: 2, threads: 1}"})
+    assert here.topology == "fused"
+    assert here.why.endswith("; split would be faster by prediction (resources.topology: split)")
+
+
+def test_every_gpu_has_its_own_speed_and_all_must_be_known(tmp_path: Path) -> None:
+    def of(*names: str) -> Prediction:
+        gpus = tuple(Gpu(name, 80 * 10**9, 80 * 10**9) for name in names)
+        return plan_of(tmp_path, ALL, replace(ROOMY, gpus=gpus)).predicted["fused"]
+
+    assert of("NVIDIA H100 80GB HBM3", "Tesla T4").tokens_per_second < (
+        of("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3").tokens_per_second
+    )
+    assert of("Tesla T4", "NVIDIA H100 PCIe").known and not of("NVIDIA H100 PCIe", "X").known
+    assert not of("NVIDIA L40").known  # which is no L4
+    assert gpu_rates("Tesla T4", "float32")[0].dense_flops < 8.1e12
+
+
+def test_nobody_runs_further_ahead_than_the_run_is_long(tmp_path: Path) -> None:
+    two_steps = {4: "train: {tokens: 16_384}"}
+    plan = plan_of(tmp_path, {**ALL, **two_steps, 8: f"{SPLIT}, prefetch_steps: 500}}"})
+    assert plan.exchange and plan.exchange.prefetch_steps == 2
+
+
+def test_a_producer_that_has_nothing_to_compute_is_given_some_of_its_gpu(tmp_path: Path) -> None:
+    embedded = {7: "  - {source: hook_embed, target: hook_pos_embed}"}
+    lines = {**embedded, 8: "resources: {topology: split}"}
+    plan = plan_of(tmp_path, lines, with_gpus(70 * 10**9))
+    assert (plan.producers[0].gpu_share, plan.cells[0].gpu_share) == (0.05, 0.95)
 
 
 def test_a_slow_network_keeps_gpus_of_several_nodes_fused(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def ways(tmp_path: Path, inventory: Inventory, lines: dict[int, str] = ALL_LAYER
     manifest = load_manifest(write_manifest(tmp_path, lines))
     planned = make_plan(manifest, gpt2(), inventory)
     assert shortages(planned, inventory, tmp_path)
-    return remedies(manifest, gpt2(), inventory, len(planned.cells))
+    return remedies(manifest, gpt2(), inventory, planned)
 
 
 def fits(tmp_path: Path, inventory: Inventory, lines: dict[int, str] = ALL_LAYERS) -> bool:
@@ -184,6 +184,28 @@ def test_keys_that_are_named_do_fit(tmp_path: Path) -> None:
     assert fits(tmp_path, gpus_elsewhere(1, 1, memory), lines)
 
 
+@pytest.mark.parametrize(
+    ("machine", "resources", "way"),
+    [
+        (Inventory(8, 15 * GB, 10**12), "topology: split, threads: 1", "prefetch_steps: 1"),
+        (Inventory(8, 18 * GB, 10**12), "producers: 5, threads: 1", "producers: 1"),
+        (Inventory(8, 14 * GB, 10**12), "producers: 5, threads: 1", "producers: 1, resources.p"),
+        (Inventory(8, 20 * GB, 10**12, shared_bytes=GB), "topology: split", "topology: fused"),
+        (gpus_elsewhere(1, 2, 5 * GB), "producers: 2", "topology: fused"),
+    ],
+)
+def test_of_producers_fewer_less_ahead_or_none(
+    machine: Inventory, resources: str, way: str, tmp_path: Path
+) -> None:
+    lines = {**ALL_LAYERS, 8: f"resources: {{{resources}}}"}
+    (told,) = ways(tmp_path, machine, lines)
+    assert f"resources.{way}" in told, told
+    keys = dict(re.findall(r"resources\.(\w+): (\w+)", told))
+    kept = "" if "topology" in keys else "topology: split, "
+    changed = ", ".join(f"{key}: {value}" for key, value in keys.items())
+    assert fits(tmp_path, machine, {**ALL_LAYERS, 8: f"resources: {{{kept}{changed}, threads: 1}}"})
+
+
 def test_on_a_cpu_fewer_cells_or_several_runs(tmp_path: Path) -> None:
     cells = {**ALL_LAYERS, 8: "resources: {cells: 6, threads: 1}"}
     little = Inventory(8, 6 * GB, 10**12)
@@ -218,7 +240,7 @@ def test_little_memory_for_many_gpus_is_told_shortly_and_soon(tmp_path: Path) ->
     began = time.perf_counter()
     planned = make_plan(manifest, gpt2(), inventory)
     lacking = shortages(planned, inventory, tmp_path)
-    listed = remedies(manifest, gpt2(), inventory, len(planned.cells))
+    listed = remedies(manifest, gpt2(), inventory, planned)
     assert time.perf_counter() - began < 4
     assert len(lacking) == 4 and re.fullmatch(r"\d+ more GPUs lack memory, too", lacking[-1])
     assert re.match(r"it would fit on \d+ such GPUs", listed[0])

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -259,12 +258,10 @@ def test_only_gpus_that_may_be_used_are_woken(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(inventory_module, "_GPU_DRIVERS", [str(tmp_path)])
 
-    def free(device: str, cells: int | Literal["auto"] = "auto") -> list[int | None]:
-        return [gpu.free_bytes for gpu in take_inventory(tmp_path, device, cells).gpus or ()]
+    def free(device: str) -> list[int | None]:
+        return [gpu.free_bytes for gpu in take_inventory(tmp_path, device).gpus or ()]
 
-    assert free("auto") == free("cuda") == free("cuda", 9) == [70, 71, 72]
-    assert free("cuda", 2) == [70, 71, None]
-    assert free("auto", 1) == [70, None, None]
+    assert free("auto") == free("cuda") == [70, 71, 72]
     assert free("cuda:2") == [None, None, 72]
     assert free("cpu") == []
     (tmp_path / "torch.py").write_text("raise RuntimeError('no driver')")
