@@ -55,7 +55,9 @@ def predict(
     crowd = len(seconds) * model.threads
     if on_cpu and model.cores and crowd > model.cores:
         work = sum(taken for _, taken in seconds.values()) * model.threads / model.cores
-        pace = max(pace, work) * (CROWDED if model.threads == 1 else CROWDED_THREADS)
+        if work > pace:
+            pace, slowest = work, "the number of cores"
+        pace *= CROWDED if model.threads == 1 else CROWDED_THREADS
     if layout.producers:  # cells wait for the first block
         pace += model.first_block_seconds() / manifest.train.tokens
     shipping = _shipping_seconds(layout, inventory) if layout.producers else 0.0

@@ -268,3 +268,5 @@ def test_more_processes_than_cores_share_them(tmp_path: Path) -> None:
     crowded = split(tmp_path, ", producers: 2, cells: 2", two).predicted["split"].tokens_per_second
     roomy = split(tmp_path, ", producers: 2, cells: 2").predicted["split"].tokens_per_second
     assert crowded < 1.2 * alone and roomy > 1.5 * alone
+    slowest = split(tmp_path, ", producers: 2, cells: 2", two).predicted["split"].slowest
+    assert slowest == "the number of cores"
