@@ -97,24 +97,31 @@ class _Cut:
         with much else to do may only be able to take one that its neighbour could take, too."""
         count = len(self.total)
         before: list[list[int]] = [[0]]
-        for part in range(len(self.loads)):
+        firsts = self._firsts(bound)
+        for first in firsts:
             covered = set(before[-1])
             counts = [0, *accumulate(place in covered for place in range(count))]
-            before.append(
-                [
-                    end
-                    for end in range(1, count)
-                    if counts[end] > counts[min(self._first(part, bound, end), end)]
-                ]
-            )
+            before.append([end for end in range(1, count) if counts[end] > counts[first[end]]])
         if count - 1 not in before[-1]:
             return None
         starts, end = [], count - 1
         for part in reversed(range(len(self.loads))):
             places = before[part]
-            end = places[bisect_left(places, self._first(part, bound, end))]
+            end = places[bisect_left(places, firsts[part][end])]
             starts.append(end)
         return starts[::-1]
+
+    def _firsts(self, bound: int) -> list[list[int]]:
+        """`_first` of each part for each end, at most that end; parts that are alike share it."""
+        kinds: dict[tuple[int, int | None], list[int]] = {}
+        found = []
+        for part, load in enumerate(self.loads):
+            kind = (load, self.rooms[part] if self.rooms else None)
+            if kind not in kinds:
+                ends = range(len(self.total))
+                kinds[kind] = [min(self._first(part, bound, end), end) for end in ends]
+            found.append(kinds[kind])
+        return found
 
     def _first(self, part: int, bound: int, end: int) -> int:
         """Where a part that ends at a place may start at the earliest."""
