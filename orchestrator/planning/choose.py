@@ -145,7 +145,7 @@ def _faster(best: dict[Topology, tuple[Layout, Prediction]], inventory: Inventor
         return "fused"
     if not _fits(fused, inventory):
         return "split"
-    if not fast.known:  # what is transported by guesswork may well be slower than what is not
+    if not fast.known and split.cells[0].device != "cpu":  # it may be another kind of GPU by far
         return "fused"
     return "split" if fast.tokens_per_second > WORTH * slow.tokens_per_second else "fused"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from pathlib import Path
 
 from mtc_core.errors import ConfigError
 from orchestrator.planning.costs import DRIVER_BYTES
+from orchestrator.planning.rates import AVX512
 from orchestrator.run_folder.disk_errors import disk_errors
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
 _SHARED = Path("/dev/shm")
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same under WSL, AMD
 _LOOK = """
@@ -50,6 +53,7 @@ class Inventory:
     None: not looked for. driver_bytes: what runs beside the cells and takes its part of the memory.
     node_gpus: GPUs of each of several equal nodes, where that is known. node_cpus: of each node of
     a cluster. shared_bytes: free shared memory, in which a Ray of our own keeps what is published.
+    cpu: its name, with AVX-512 where it has that; empty where nobody knows.
     """
 
     cores: int | None
@@ -60,6 +64,7 @@ class Inventory:
     node_gpus: int | None = None
     node_cpus: tuple[int, ...] = ()
     shared_bytes: int | None = None
+    cpu: str = ""
 
     def free_bytes(self, device: str) -> int | None:
         """Of a GPU, `cuda:N`; None where nobody has looked, and for the CPU, whose memory is
@@ -85,6 +90,7 @@ def take_inventory(root: Path, device: str = "cpu") -> Inventory:
         disk_bytes=disk_bytes,
         gpus=None if device == "cpu" else _gpus(_usable(device)),
         shared_bytes=shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None,
+        cpu=_cpu_name(),
     )
 
 
@@ -107,6 +113,16 @@ def _cores() -> int:
     if quota.isdecimal() and period.isdecimal():
         cores = min(cores, ceil(int(quota) / int(period)))
     return max(1, cores)
+
+
+def _cpu_name() -> str:
+    """Of a machine of one kind of CPU (Linux), as it is known by its name."""
+    try:
+        fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", _CPU_INFO.read_text(), re.M))
+    except OSError:
+        return ""
+    wide = AVX512 if "avx512f" in fields.get("flags", "").split() else ""
+    return f"{fields.get('model name', '')} {wide}".strip()
 
 
 def _free_memory() -> int:

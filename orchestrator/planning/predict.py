@@ -16,12 +16,12 @@ from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.layout import Layout
 from orchestrator.planning.placement import device_names
 from orchestrator.planning.rates import (
-    CORE,
     CROWDED,
     CROWDED_THREADS,
     NETWORK_BYTES,
     NODE_STORE_BYTES,
     Rates,
+    core_rates,
     gpu_rates,
 )
 
@@ -103,7 +103,8 @@ class _Model:
         self._step: dict[str, Rates] = {}
         for device in layout.placement.devices:
             if on_cpu:
-                self._forward[device] = self._step[device] = CORE.with_threads(self.threads)
+                core, self.known = core_rates(inventory.cpu)
+                self._forward[device] = self._step[device] = core.with_threads(self.threads)
                 continue
             gpus, index = inventory.gpus, int(device.partition(":")[2])
             name = gpus[index].name if gpus else ""

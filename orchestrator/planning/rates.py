@@ -1,9 +1,9 @@
 """How much of each kind of work a device does in a second: what predictions are made of.
 
-Of CPUs, one core of the machine on which the README's figures were measured: kinds of work by
-benchmarks/rates.py, what several threads and processes cost each other by benchmarks/topologies.py.
-Another CPU may be twice as fast or half, which changes tokens/s but hardly the comparison. Of GPUs,
-their published peaks times what an H200 reached of its own.
+Of CPUs, one core of two that were measured: kinds of work by benchmarks/rates.py, what several
+threads and processes cost each other by benchmarks/topologies.py. Another CPU may be twice as fast
+or half, which changes tokens/s but hardly the comparison. Of GPUs, their published peaks times what
+an H200 reached of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+AVX512 = "AVX-512"
 # Two threads do 1.77 times the forward of one, and 1.62 times the steps.
 _FORWARD_EXPONENT, _STEP_EXPONENT = 0.82, 0.70
 
@@ -41,7 +42,7 @@ class Rates:
         )
 
 
-CORE = Rates(
+_EPYC = Rates(
     forward_flops=75e9,  # 81e9 by itself, without a run around it
     dense_flops=74e9,
     sparse_flops=21e9,
@@ -50,6 +51,17 @@ CORE = Rates(
     step_s=0.0032,
     pass_s=0.0117,
 )
+_XEON = Rates(
+    forward_flops=121e9,  # 131e9 by itself
+    dense_flops=124e9,
+    sparse_flops=14e9,
+    bytes=7.3e9,
+    published_bytes=1.2e9,
+    step_s=0.0034,
+    pass_s=0.0191,
+)
+# By what is in the name; of both, those with AVX-512.
+_CPUS = {"AMD EPYC": _EPYC, "Intel(R) Xeon(R)": _XEON}
 
 # Published peaks: bf16 products without sparsity, float32 ones (torch does not use TF32 unless it
 # is told to), and memory.
@@ -73,6 +85,12 @@ CROWDED, CROWDED_THREADS = 1.25, 1.45
 # Nobody has told of the network: 25 Gb/s, so that split has to be worth it on an ordinary one.
 NETWORK_BYTES = 3.1e9
 NODE_STORE_BYTES = 6e9  # that all producers of a node together put into its object store
+
+
+def core_rates(name: str) -> tuple[Rates, bool]:
+    """Of a core by the name of its CPU (Inventory.cpu), and whether it is one of those known."""
+    known = next((rates for part, rates in _CPUS.items() if part in name), None)
+    return (known, True) if known and AVX512 in name else (_EPYC, False)
 
 
 def gpu_rates(name: str, dtype: str) -> tuple[Rates, bool]:

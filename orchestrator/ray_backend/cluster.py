@@ -132,6 +132,7 @@ class Cluster:
             disk_bytes=here.disk_bytes,
             gpus=None if device == "cpu" else found,
             node_gpus=of_nodes.pop() if len(of_nodes) == 1 and len(nodes) > 1 else None,
+            cpu=here.cpu,
             node_cpus=tuple(int(node.get("CPU", 0)) for node in nodes if node.get("CPU")),
         )
 

@@ -11,7 +11,8 @@ import pytest
 
 from mtc_core.errors import ConfigError
 from orchestrator.messages import ManifestError
-from orchestrator.planning.inventory import Gpu, Inventory
+from orchestrator.planning import inventory as inventory_module
+from orchestrator.planning.inventory import Gpu, Inventory, take_inventory
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.predict import Prediction
 from orchestrator.planning.preflight import preflight, shortages
@@ -235,6 +236,28 @@ def test_every_gpu_has_its_own_speed_and_all_must_be_known(tmp_path: Path) -> No
     assert of("Tesla T4", "NVIDIA H100 PCIe").known and not of("NVIDIA H100 PCIe", "X").known
     assert not of("NVIDIA L40").known  # which is no L4
     assert gpu_rates("Tesla T4", "float32")[0].dense_flops < 8.1e12
+
+
+def test_a_cpu_is_known_by_its_name_and_another_only_compares(tmp_path: Path) -> None:
+    def of(name: str) -> Prediction:
+        return plan_of(tmp_path, ALL, replace(ROOMY, cpu=name)).predicted["fused"]
+
+    epyc, xeon = of("AMD EPYC 9B14 AVX-512"), of("Intel(R) Xeon(R) Processor AVX-512")
+    assert epyc.known and xeon.known and xeon.tokens_per_second > epyc.tokens_per_second
+    for other in ("", "Apple M4", "Intel(R) Xeon(R) CPU E5-2670"):
+        assert of(other) == replace(epyc, known=False)
+    cluster = replace(ROOMY, node_cpus=(4, 4, 4), cpu="Apple M4")
+    assert plan_of(tmp_path, ALL, cluster).topology == "split"  # that much is known
+
+
+def test_this_machine_tells_its_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(inventory_module, "_CPU_INFO", info)
+    assert take_inventory(tmp_path).cpu == ""
+    info.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu avx512f\n" * 2)
+    assert take_inventory(tmp_path).cpu == "AMD EPYC 9B14 AVX-512"
+    info.write_text("model name\t: AMD EPYC 7R13\nflags\t\t: fpu avx2\n")
+    assert take_inventory(tmp_path).cpu == "AMD EPYC 7R13"
 
 
 def test_nobody_runs_further_ahead_than_the_run_is_long(tmp_path: Path) -> None:
