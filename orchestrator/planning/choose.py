@@ -97,7 +97,10 @@ def _variants(
         for count in [most, *_powers(most)] if cells == "auto" else [cells]:
             yield _with(manifest, cells=count)
         return
-    left = max(1, slots - (1 if cells == "auto" else cells))
+    left = slots - (1 if cells == "auto" else cells)
+    if left < 1 and _wanted(manifest) is None:
+        return
+    left = max(1, left)
     blocks = -(-manifest.train.config().steps // manifest.train.block_batches)
     some = _powers(left + 1) if slots > MOST_SLOTS else range(1, left + 1)
     for count in some if producers == "auto" else [producers]:

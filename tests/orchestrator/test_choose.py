@@ -155,6 +155,8 @@ def test_a_cluster_of_cpus_gets_no_more_processes_than_it_has_slots_for(tmp_path
         plan = plan_of(tmp_path, lines, cluster)
         assert len(plan.cells) + len(plan.producers) <= 4
         assert cells in ("auto", len(plan.cells))
+        if cells == 4:
+            assert set(plan.predicted) == {"fused"}  # there is no room for a producer
     lines = {**ALL, 8: "resources: {threads: 2, cells: 4, topology: split}"}
     plan = plan_of(tmp_path, lines, cluster)
     assert (len(plan.cells), len(plan.producers)) == (4, 1)  # as it was asked
