@@ -115,10 +115,10 @@ def _cell_lines(plan: Plan, node_gpus: int | None) -> Iterator[str]:
         blocks = f"{cell.blocks_run} of {plan.forward.n_layers} blocks"
         share = f" ({cell.gpu_share:.0%} of it)" if 0 < cell.gpu_share < 1 else ""
         reads = f"reads {len(cell.tensors)} tensors" if plan.producers else blocks
+        beside = f" ({cell.flops_per_token / most:.0%} of the largest)" * (len(plan.cells) > 1)
         yield (
             f"{cell.name}{where}{share}: {_counted(len(cell.transcoders))}, {reads}, "
-            f"{_mega(cell.flops_per_token)} MFLOP/token "
-            f"({cell.flops_per_token / most:.0%} of the largest), {human_bytes(cell.memory_bytes)}"
+            f"{_mega(cell.flops_per_token)} MFLOP/token{beside}, {human_bytes(cell.memory_bytes)}"
         )
 
 
