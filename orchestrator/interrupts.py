@@ -43,6 +43,12 @@ class Interrupt:
         return 128 + self.signal_number
 
 
+def forget_alarm() -> None:
+    """Ray's handler in C++ (2.60), which is there while Ray starts, has the process abort three
+    seconds after a SIGTERM, whatever it is at then."""
+    signal.alarm(0)
+
+
 @contextmanager
 def interrupts() -> Iterator[Interrupt]:
     """Collect signals while inside; earlier handlers come back afterwards."""
@@ -52,6 +58,7 @@ def interrupts() -> Iterator[Interrupt]:
         if interrupt:
             os._exit(interrupt.exit_code)
         interrupt.signal_number = number
+        forget_alarm()
         with suppress(OSError):  # nobody may be there to read it
             os.write(2, SAVING)  # not print: a signal may come in the middle of another print
 

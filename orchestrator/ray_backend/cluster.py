@@ -14,7 +14,7 @@ from typing import Any
 from mtc_core.errors import ConfigError
 from orchestrator.cells.job import Job, ProducerJob
 from orchestrator.failures import Stopped
-from orchestrator.interrupts import Interrupted
+from orchestrator.interrupts import Interrupted, forget_alarm
 from orchestrator.planning.inventory import Gpu, Inventory
 from orchestrator.planning.preflight import human_bytes
 from orchestrator.ray_backend.janitor import VARIABLE, Janitor
@@ -239,3 +239,4 @@ def _own_sigterm() -> Iterator[None]:
         raise Interrupted from None
     finally:
         signal(SIGTERM, handler)
+        forget_alarm()

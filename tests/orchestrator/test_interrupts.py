@@ -52,3 +52,12 @@ def test_the_second_signal_ends_at_once() -> None:
     child.start()
     child.join(60)
     assert child.exitcode == 130
+
+
+def test_an_alarm_that_would_abort_what_a_signal_ends_is_forgotten():
+    """Ray's own handler sets one, where a SIGTERM comes while Ray starts."""
+    signal.alarm(60)
+    with interrupts() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt
+    assert signal.alarm(0) == 0
