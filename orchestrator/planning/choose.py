@@ -88,7 +88,7 @@ def _variants(
     if on_gpus or slots < 2:
         yield manifest
         taken = transcoders if cells == "auto" else min(cells, transcoders)
-        left = len(inventory.gpus or ()) - taken
+        left = 0 if ":" in resources.device else len(inventory.gpus or ()) - taken
         if on_gpus and topology == "split" and producers == "auto" and left > 0:
             yield _with(manifest, producers=left)
         return

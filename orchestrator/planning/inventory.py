@@ -80,8 +80,8 @@ class Inventory:
 
 def take_inventory(root: Path, device: str = "cpu") -> Inventory:
     """Look at this machine; `root` says which disk. For any resources.device but `cpu` GPUs are
-    looked for, which loads torch; for free memory at all that may be taken. Raises ConfigError for
-    a root that cannot be looked at."""
+    looked for, which loads torch, and for the free memory of those that may be taken. Raises
+    ConfigError for a root that cannot be looked at."""
     with disk_errors(root, "read"):
         disk_bytes = shutil.disk_usage(_existing(root)).free
     return Inventory(

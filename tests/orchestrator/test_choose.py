@@ -209,6 +209,12 @@ def test_producers_take_the_gpus_without_a_cell_where_that_is_faster(tmp_path: P
     assert devices(plan) == (["cuda:1", "cuda:2", "cuda:3"], ["cuda:0"])
 
 
+def test_on_one_gpu_that_is_named_the_others_are_not_counted(tmp_path: Path) -> None:
+    lines = {**ALL, 8: "resources: {topology: split, device: 'cuda:1', cells: 1}"}
+    plan = plan_of(tmp_path, lines, with_gpus(*[70 * 10**9] * 4))
+    assert devices(plan) == (["cuda:1"], ["cuda:1"])
+
+
 def test_why_not_the_other_topology(tmp_path: Path) -> None:
     cluster = replace(ROOMY, node_cpus=(4, 4, 4))
     assert "slower by prediction" in plan_of(tmp_path, ALL, cluster).why
