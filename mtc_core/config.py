@@ -31,6 +31,7 @@ class TranscoderSpec:
     prefix_weights are w_0 (bias only), w_1, …, w_m and sum to 1; None means equal over 1..m.
     lr None means 2e-4 / sqrt(d_sae / 2**14).
     k_aux None means d_out / 2.
+    skip: an affine path W_skip beside the dictionary; part of every prefix, the bias alone too.
     """
 
     source: Site
@@ -43,6 +44,7 @@ class TranscoderSpec:
     lr: float | None = None
     aux_weight: float = 1 / 32
     k_aux: int | None = None
+    skip: bool = False
 
     def __post_init__(self) -> None:
         problems = list(spec_problems(self))
@@ -74,7 +76,9 @@ class TranscoderSpec:
         return f"{self.source.name}-{self.target.name}-{digest(self.to_dict())[:8]}"
 
     def to_dict(self) -> dict:
-        """JSON-able, canonical: equal specs give equal dictionaries."""
+        """JSON-able, canonical: equal specs give equal dictionaries. A field younger than the first
+        suites is there only where it says something: ids are hashes of this."""
+        younger = {"skip": True} if self.skip else {}
         return {
             "source": self.source.hook,
             "target": self.target.hook,
@@ -86,6 +90,7 @@ class TranscoderSpec:
             "lr": self.lr,
             "aux_weight": self.aux_weight,
             "k_aux": self.k_aux,
+            **younger,
         }
 
     @classmethod

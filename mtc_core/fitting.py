@@ -103,11 +103,11 @@ def _begin(
     device: str,
 ) -> TranscoderTrainer:
     if start and (
-        (start.spec.source, start.spec.target, start.spec.group_sizes)
-        != (spec.source, spec.target, spec.group_sizes)
+        (start.spec.source, start.spec.target, start.spec.group_sizes, start.spec.skip)
+        != (spec.source, spec.target, spec.group_sizes, spec.skip)
     ):
         raise ConfigError(
-            f"start is of {start.spec.id}, and {spec.id} needs the same sites and group_sizes"
+            f"start is of {start.spec.id}, and {spec.id} needs the same sites, group_sizes and skip"
         )
     x_NI, y_NO = (torch.cat(side).to(device) for side in zip(*first, strict=True))
     weights = start.state_dict() if start else None

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mtc_core.calibration import ThresholdCalibration
-from mtc_core.errors import TrainingStopped
 from mtc_core.folding import fold
-from mtc_core.metrics import Population
+from mtc_core.quality import Quality
+from mtc_core.reference import Reference
 from mtc_core.ridge import PENALTIES, Ridge
 from mtc_core.statistics import PairStatistics, row_distance
 from mtc_core.trainer import TranscoderTrainer
@@ -39,11 +39,10 @@ class HeldOut:
         tensors = fold(trainer.weights, self.statistics)
         tensors["threshold"] = torch.full((spec.d_sae,), self.ema_threshold or 0.0, device=device)
         self.transcoder = MatryoshkaTranscoder(spec, tensors)
+        self.quality: Quality | None = None
         self._calibration = ThresholdCalibration(spec.k, calibration_rows, device)
         self._ridges = _candidates(trainer)
         self._ridge_sse = [0.0] * len(self._ridges)
-        sizes = (spec.d_sae, spec.group_sizes, self.transcoder.d_out, device)
-        self.ordinary, self.all_rows = Population(*sizes), Population(*sizes)
 
     @torch.no_grad()
     def calibrate(self, x_BI: Tensor, y_BO: Tensor) -> None:
@@ -65,44 +64,26 @@ class HeldOut:
         if self._calibration.rows:
             self.transcoder.threshold.fill_(self._calibration.threshold())
         best = min(range(len(self._ridges)), key=self._ridge_sse.__getitem__)
-        self._ridges = [self._ridges[best]]
+        reference = Reference.of(self.statistics, self._ridges[best])
+        # Through what is saved: whoever measures it again finds the same figures.
+        self.transcoder.reference = Reference.from_tensors(reference.tensors())
+        self.quality = Quality(self.transcoder, self.chunk_rows)
 
-    @torch.no_grad()
     def test(self, x_BI: Tensor, y_BO: Tensor) -> None:
         """Take raw rows of the test half: every reported figure comes from these."""
-        for x_part, y_part in zip(
-            x_BI.split(self.chunk_rows), y_BO.split(self.chunk_rows), strict=True
-        ):
-            self._test(x_part, y_part)
-
-    def _test(self, x_BI: Tensor, y_BO: Tensor) -> None:
-        ordinary_B = ~self._extreme(x_BI, y_BO)
-        tc, ridge = self.transcoder, self._ridges[0]
-        acts_BF, line_BO = tc.encode(x_BI), ridge(x_BI)
-        self.all_rows.add(y_BO, tc.b_dec, tc.W_dec, acts_BF, line_BO)
-        self.ordinary.add(
-            y_BO[ordinary_B], tc.b_dec, tc.W_dec, acts_BF[ordinary_B], line_BO[ordinary_B]
-        )
+        assert self.quality is not None, "settle() comes first"
+        self.quality.add(x_BI, y_BO)
 
     def summary(self) -> dict[str, Any]:
         """All figures of the test half, JSON-able.
 
         Raises TrainingStopped where they mean nothing: no ordinary row, a constant target, or
         activations that are not finite."""
-        for name, population in (("ordinary rows", self.ordinary), ("rows", self.all_rows)):
-            if problem := population.problem:
-                raise TrainingStopped(f"held-out test text, {name}: {problem}")
-        extreme_rows = self.all_rows.rows - self.ordinary.rows
-        of_variance = 1 - self.ordinary.target.variance / max(self.all_rows.target.variance, 1e-300)
+        assert self.quality is not None, "settle() comes first"
         return {
-            "ordinary": self.ordinary.summary(),
-            "all": self.all_rows.summary(),
-            "extreme_row_share": extreme_rows / max(1, self.all_rows.rows),
-            "extreme_variance_share": of_variance if extreme_rows else 0.0,
+            **self.quality.summary(),
             "dead_share": self.dead_share,
             "dead_after_tokens": self.dead_after,
-            "k": self.transcoder.spec.k,
-            "threshold": float(self.transcoder.threshold[0]),
             "threshold_ema": self.ema_threshold,
             "calibration_rows": self._calibration.rows,
         }

@@ -26,7 +26,7 @@ def initial_weights(
     spec: TranscoderSpec, d_in: int, d_out: int, device: torch.device, dtype: torch.dtype
 ) -> Weights:
     """Random unit decoder rows; encoder rows point the same way where both sites are
-    residual-shaped, and are ENCODER_LENGTH long."""
+    residual-shaped, and are ENCODER_LENGTH long. W_skip starts at 0."""
     W_dec = _unit_rows(spec, "W_dec", d_out)
     same_space = d_in == d_out and spec.source.kind is not None and spec.target.kind is not None
     W_enc = W_dec if same_space else _unit_rows(spec, "W_enc", d_in)
@@ -35,6 +35,7 @@ def initial_weights(
         b_enc=torch.zeros(spec.d_sae, device=device, dtype=dtype),
         W_dec=W_dec.to(device, dtype),
         b_dec=torch.zeros(d_out, device=device, dtype=dtype),
+        W_skip=torch.zeros(d_out, d_in, device=device, dtype=dtype) if spec.skip else None,
     )
 
 
@@ -60,7 +61,14 @@ def saved_weights(
         "b_enc": (spec.d_sae,),
         "W_dec": (spec.d_sae, d_out),
         "b_dec": (d_out,),
+        **({"W_skip": (d_out, d_in)} if spec.skip else {}),
     }
+    if ("W_skip" in saved) != spec.skip:
+        has = "a" if "W_skip" in saved else "no"
+        raise CheckpointError(
+            f"the weights to start from have {has} W_skip, and {spec.id} has skip: "
+            f"{str(spec.skip).lower()}; both must be alike"
+        )
     for name, shape in wanted.items():
         if tuple(saved[name].shape) != shape:
             raise CheckpointError(

@@ -11,6 +11,7 @@ B rows · M groups · P = M + 1 prefixes, the bias alone first · F latents · O
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -37,6 +38,17 @@ class TargetTotals:
         self.rows += y_BO.shape[0]
         self.sum_O += y_BO.sum(0)
         self.squares += float(y_BO.square().sum())
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "rows": torch.tensor(self.rows),
+            "sum": self.sum_O,
+            "squares": torch.tensor(self.squares, dtype=torch.float64),
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self.rows, self.squares = int(state["rows"]), float(state["squares"])
+        self.sum_O.copy_(state["sum"])
 
     def merge(self, other: TargetTotals) -> None:
         self.rows += other.rows
@@ -68,18 +80,19 @@ class Population:
     def add(
         self,
         y_BO: Tensor,
-        b_dec_O: Tensor,
+        base_O: Tensor,
         W_dec_FO: Tensor,
         acts_BF: Tensor,
         baseline_BO: Tensor | None = None,
     ) -> None:
-        """Count rows of the target, raw units, with their activations."""
+        """Count rows of the target, raw units, with their activations. base_O: the reconstruction
+        without latents, one for all rows [O] or each its own [B, O]."""
         if not y_BO.shape[0]:
             return
         y_BO = y_BO.to(W_dec_FO.dtype)
         kept = Kept.from_dense(acts_BF)
         groups_BMO = Bags(kept, self._group_F, y_BO.shape[0], len(self.ends)).decode(W_dec_FO)
-        bias_BO = (b_dec_O - y_BO).unsqueeze(1)
+        bias_BO = (base_O - y_BO).unsqueeze(1)
         errors_BPO = torch.cat([bias_BO, prefix_errors(groups_BMO, bias_BO[:, 0])], 1).double()
         y_BO = y_BO.double()
         self.target.add(y_BO)
@@ -90,6 +103,24 @@ class Population:
         self.fired_F += torch.bincount(kept.latents_n, minlength=len(self.fired_F))
         if baseline_BO is not None:
             self.baseline_sse += float((y_BO - baseline_BO).square().sum())
+
+    def state(self) -> dict[str, Tensor]:
+        """All totals, for one who counts on later."""
+        return {
+            **{f"target.{key}": value for key, value in self.target.state().items()},
+            "sse": self.sse_P,
+            "cosine": self.cosine_P,
+            "fired": self.fired_F,
+            "baseline_sse": torch.tensor(self.baseline_sse, dtype=torch.float64),
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the totals of another of the same sizes."""
+        self.target.load({key: state[f"target.{key}"] for key in self.target.state()})
+        self.sse_P.copy_(state["sse"])
+        self.cosine_P.copy_(state["cosine"])
+        self.fired_F.copy_(state["fired"])
+        self.baseline_sse = float(state["baseline_sse"])
 
     def merge(self, other: Population) -> None:
         """Add another part of the same rows; the order does not matter."""

@@ -1,11 +1,12 @@
 """The objective and its hand-written gradient.
 
     L = Σ_{i=0..m} w_i · mean_n ‖y_n − ŷ_{i,n}‖² / V
-    ŷ_i = b_dec + Σ_{latents of groups 1..i} a W_dec
+    ŷ_i = b_dec (+ x W_skipᵀ) + Σ_{latents of groups 1..i} a W_dec
 
 Every prefix loss reaches the weights that it covers. With g_i = 2 w_i / (n V) (ŷ_i − y) the
 gradient of group j's contribution is G_j = Σ_{i≥j} g_i, a reverse cumulative sum over prefixes, so
-nothing is decoded twice. tests/core/test_objective.py holds it against autograd of a naive loop.
+nothing is decoded twice. b_dec and W_skip are in every prefix, so theirs is G_1 + g_0, summed over
+rows or against x. tests/core/test_objective.py holds it against autograd of a naive loop.
 
 B rows · M groups (and prefixes) · F latents · I, O source and target widths · n nonzeros
 """
@@ -29,14 +30,22 @@ class Weights:
     b_enc: Tensor  # [F]
     W_dec: Tensor  # [F, O]
     b_dec: Tensor  # [O]
+    W_skip: Tensor | None = None  # [O, I], with `skip`
 
     def tensors(self) -> dict[str, Tensor]:
+        skip = {} if self.W_skip is None else {"W_skip": self.W_skip}
         return {
             "W_enc": self.W_enc,
             "b_enc": self.b_enc,
             "W_dec": self.W_dec,
             "b_dec": self.b_dec,
+            **skip,
         }
+
+    def base_error(self, x_BI: Tensor, y_BO: Tensor) -> Tensor:
+        """ŷ_0 − y: what is left to the latents, negated. [B, O]"""
+        error_BO = self.b_dec - y_BO
+        return error_BO if self.W_skip is None else error_BO.addmm_(x_BI, self.W_skip.T)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,8 @@ def step_gradients(weights: Weights, batch: Batch, kept: Kept, objective: Object
     bags = Bags(kept, objective.group_of_latent_F, batch.y_BO.shape[0], n_groups)
     by_latent = LatentMajor(kept, d_sae)
 
-    errors_BMO = prefix_errors(bags.decode(weights.W_dec), weights.b_dec - batch.y_BO)
+    base_error_BO = weights.base_error(batch.x_BI, batch.y_BO)
+    errors_BMO = prefix_errors(bags.decode(weights.W_dec), base_error_BO)
     scale = 1 / (batch.count * objective.variance)
     squares_BM = torch.linalg.vector_norm(errors_BMO, dim=2).double().square()
     loss_P = batch.weight_B.double() @ squares_BM * scale.double()
@@ -89,14 +99,19 @@ def step_gradients(weights: Weights, batch: Batch, kept: Kept, objective: Object
     fvu_P = ordinary_B @ squares_BM / (ordinary_B.sum().clamp(min=1) * objective.variance)
     residual_BO = -errors_BMO[:, -1]  # a copy, taken before the errors become gradients
 
-    bias_loss, bias_gradient_O = _bias_term(weights, batch, objective, scale)
+    w_0, bias_loss = objective.prefix_weights[0], batch.count.new_zeros((), dtype=torch.float64)
     G_BMO = _group_gradients(errors_BMO, batch.weight_B * scale, objective.prefix_weights)
+    base_BO = G_BMO[:, 0]  # the gradient of ŷ_0
+    if w_0:
+        bias_loss, bias_gradient_BO = _bias_term(base_error_BO, batch, w_0, scale)
+        base_BO = base_BO + bias_gradient_BO
     d_act_n = bags.dot(G_BMO, weights.W_dec)
     gradients = Weights(
         W_enc=by_latent.gradient(d_act_n, kept.rows_n, batch.x_BI),
         b_enc=by_latent.sums(d_act_n),
         W_dec=by_latent.gradient(kept.acts_n, bags.bags_n, G_BMO.flatten(0, 1)),
-        b_dec=G_BMO[:, 0].sum(0) + bias_gradient_O,
+        b_dec=base_BO.sum(0),
+        W_skip=None if weights.W_skip is None else base_BO.T @ batch.x_BI,
     )
     return Step(loss_P, bias_loss, fvu_P, residual_BO, gradients)
 
@@ -120,13 +135,7 @@ def _group_gradients(errors_BMO: Tensor, row_scale_B: Tensor, weights: tuple[flo
     return errors_BMO
 
 
-def _bias_term(
-    weights: Weights, batch: Batch, objective: Objective, scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Loss of the bias alone and its gradient; free of work where its weight is 0."""
-    w_0 = objective.prefix_weights[0]
-    if w_0 == 0:
-        return batch.count.new_zeros((), dtype=torch.float64), torch.zeros_like(weights.b_dec)
-    error_BO = weights.b_dec - batch.y_BO
+def _bias_term(error_BO: Tensor, batch: Batch, w_0: float, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of ŷ_0, and its gradient in every row."""
     weighted_BO = error_BO * (batch.weight_B * scale)[:, None]
-    return (error_BO * weighted_BO).double().sum(), 2 * w_0 * weighted_BO.sum(0)
+    return (error_BO * weighted_BO).double().sum(), 2 * w_0 * weighted_BO

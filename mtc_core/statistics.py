@@ -40,7 +40,7 @@ class PairStatistics:
         """Rows far from the centre of either site, given ‖x − μ‖ and ‖y − ν‖: bool [B].
 
         The source alone shows none of them where the target is massive (maths: extreme rows)."""
-        return _is_extreme(distance_x_B, distance_y_B, self.median_x, self.median_y)
+        return is_far(distance_x_B, distance_y_B, self.median_x, self.median_y)
 
     def to(self, device: torch.device) -> PairStatistics:
         """The same statistics with their centres on a device."""
@@ -73,7 +73,7 @@ def measure_pair(x_NI: Tensor, y_NO: Tensor) -> PairStatistics:
         mu_I, nu_O = _mean(x_NI, ordinary_N), _mean(y_NO, ordinary_N)
         distance_x, distance_y = row_distance(x_NI, mu_I), row_distance(y_NO, nu_O)
         median_x, median_y = float(distance_x.median()), float(distance_y.median())
-        extreme_N = _is_extreme(distance_x, distance_y, median_x, median_y)
+        extreme_N = is_far(distance_x, distance_y, median_x, median_y)
         if rounds_left == 1 or torch.equal(ordinary_N, ~extreme_N):
             break  # all figures below are of the centres just measured
         ordinary_N = ~extreme_N
@@ -111,7 +111,7 @@ def _mean(rows_ND: Tensor, chosen_N: Tensor) -> Tensor:
     return total / chosen_N.sum().clamp(min=1)
 
 
-def _is_extreme(distance_x: Tensor, distance_y: Tensor, median_x: float, median_y: float) -> Tensor:
+def is_far(distance_x: Tensor, distance_y: Tensor, median_x: float, median_y: float) -> Tensor:
     far_x = distance_x > EXTREME_FACTOR * median_x
     return far_x | (distance_y > EXTREME_FACTOR * median_y)
 

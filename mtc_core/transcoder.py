@@ -1,6 +1,6 @@
 """A trained transcoder: load it, encode, decode, measure. Raw model units in and out.
 
-    pre = x @ W_enc.T + b_enc;   a = relu(pre), sparsified;   y = a @ W_dec + b_dec
+    pre = x @ W_enc.T + b_enc;   a = relu(pre), sparsified;   y = a @ W_dec + b_dec (+ x @ W_skip.T)
 
 Format of a saved one: mtc_core/FORMAT.md.
 
@@ -22,10 +22,12 @@ from mtc_core.checkpoint import DIGESTS, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError, SiteError
 from mtc_core.metrics import Population
+from mtc_core.reference import Reference
 from mtc_core.selection import topk_lowest_index
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,16 @@ class Evaluation:
 
 
 class MatryoshkaTranscoder(nn.Module):
-    """Weights of one transcoder with all scaling folded in; decoder rows are unit."""
+    """Weights of one transcoder with all scaling folded in; decoder rows are unit.
+
+    reference: what its rows are measured against, where it is known."""
 
     W_enc: Tensor
     b_enc: Tensor
     W_dec: Tensor
     b_dec: Tensor
     threshold: Tensor
+    W_skip: Tensor | None
 
     def __init__(
         self, spec: TranscoderSpec, tensors: dict[str, Tensor], provenance: dict | None = None
@@ -57,9 +62,12 @@ class MatryoshkaTranscoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.provenance = provenance or {}
+        self.reference: Reference | None = None
         for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
             self.register_parameter(name, nn.Parameter(tensors[name], requires_grad=False))
         self.register_buffer("threshold", tensors["threshold"])
+        W_skip = nn.Parameter(tensors["W_skip"], requires_grad=False) if spec.skip else None
+        self.register_parameter("W_skip", W_skip)
 
     @property
     def d_in(self) -> int:
@@ -78,6 +86,7 @@ class MatryoshkaTranscoder(nn.Module):
         return (
             f"{self.spec.source} -> {self.spec.target}, d_in {self.d_in}, d_out {self.d_out}, "
             f"groups {sizes}, k {self.spec.k}, {self.spec.selection}"
+            + (", skip" if self.spec.skip else "")
         )
 
     def pre_activations(self, x: Tensor) -> Tensor:
@@ -101,18 +110,32 @@ class MatryoshkaTranscoder(nn.Module):
         values, latents = topk_lowest_index(pre_BF, self.spec.k)
         return torch.zeros_like(pre_BF).scatter_(1, latents, values.relu()).view_as(pre)
 
-    def decode(self, acts: Tensor, prefix: int | None = None) -> Tensor:
-        """[..., d_sae] -> [..., d_out], from the first `prefix` groups only (default: all)."""
+    def base(self, x: Tensor | None = None) -> Tensor:
+        """The reconstruction without any latent: b_dec [d_out], with a skip connection
+        b_dec + x @ W_skip.T [..., d_out]. Raises ConfigError where that needs x and has none."""
+        if self.W_skip is None:
+            return self.b_dec
+        if x is None:
+            raise ConfigError(
+                "this transcoder has a skip connection from its source: give x too, "
+                "as in tc.decode(a, x=x)"
+            )
+        return torch.nn.functional.linear(x.to(self.W_skip.dtype), self.W_skip, self.b_dec)
+
+    def decode(self, acts: Tensor, prefix: int | None = None, x: Tensor | None = None) -> Tensor:
+        """[..., d_sae] -> [..., d_out], from the first `prefix` groups only (default: all).
+
+        x [..., d_in]: the source rows of acts; needed with a skip connection alone."""
         widths = (0, *self.spec.widths)
         prefix = len(widths) - 1 if prefix is None else prefix
         if not 0 <= prefix < len(widths):
             raise ConfigError(f"prefix is {prefix}; this transcoder has {len(widths) - 1} groups")
         width = widths[prefix]
-        return acts[..., :width] @ self.W_dec[:width] + self.b_dec
+        return acts[..., :width] @ self.W_dec[:width] + self.base(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., d_in] -> reconstruction of the target [..., d_out]."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x), x=x)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> Evaluation:
@@ -125,16 +148,16 @@ class MatryoshkaTranscoder(nn.Module):
         x_BI, y_BO = x.reshape(-1, self.d_in), y.reshape(-1, self.d_out)
         acts_BF = self.encode(x_BI)
         totals = Population(self.d_sae, self.spec.group_sizes, self.d_out, x.device)
-        totals.add(y_BO, self.b_dec, self.W_dec, acts_BF)
-        reconstruction = self.decode(acts_BF)
+        totals.add(y_BO, self.base(x_BI), self.W_dec, acts_BF)
+        reconstruction = self.decode(acts_BF, x=x_BI)
         l2 = (y_BO - reconstruction).norm(dim=1).double().mean()
         return Evaluation(
             reconstruction.view_as(y), totals.l0, float(l2), tuple(totals.fvu_by_prefix)
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write `config.json`, `weights.safetensors` and the digests of both; the folder appears
-        whole or not at all."""
+        """Write `config.json`, `weights.safetensors`, the reference if there is one, and the
+        digests of all; the folder appears whole or not at all."""
         from safetensors.torch import save_file
 
         tensors = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
@@ -142,7 +165,12 @@ class MatryoshkaTranscoder(nn.Module):
             write_json_atomic(temporary / CONFIG, self.config())
             # One metadata key only: safetensors writes several in random order.
             save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-            digests = {name: file_digest(temporary / name) for name in (CONFIG, WEIGHTS)}
+            names = [CONFIG, WEIGHTS]
+            if self.reference is not None:
+                held = {k: v.contiguous().cpu() for k, v in self.reference.tensors().items()}
+                save_file(held, temporary / REFERENCE, metadata={"format": "pt"})
+                names.append(REFERENCE)
+            digests = {name: file_digest(temporary / name) for name in names}
             write_json_atomic(temporary / DIGESTS, digests)
 
     def config(self) -> dict[str, Any]:
@@ -156,6 +184,7 @@ class MatryoshkaTranscoder(nn.Module):
             "d_sae": self.d_sae,
             "dtype": str(self.W_enc.dtype).removeprefix("torch."),
             **self.spec.to_dict(),
+            "skip": self.spec.skip,
             "source_site": str(self.spec.source),
             "target_site": str(self.spec.target),
             **self.provenance,
@@ -171,16 +200,28 @@ class MatryoshkaTranscoder(nn.Module):
         try:
             config = json.loads((folder / CONFIG).read_text())
             tensors = load_file(folder / WEIGHTS, device=device)
+            known = (folder / REFERENCE).exists()
+            held = load_file(folder / REFERENCE, device=device) if known else None
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{folder} holds no readable transcoder: {error}") from None
         spec = spec_of_config(folder, config)
-        shapes = expected_shapes(spec, config.get("d_in"), config.get("d_out"))
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if found != shapes:
-            raise CheckpointError(f"{folder / WEIGHTS} has tensors {found}, expected {shapes}")
-        known = cls(spec, tensors).config()
-        provenance = {key: value for key, value in config.items() if key not in known}
-        return cls(spec, tensors, provenance)
+        d_in, d_out = config.get("d_in"), config.get("d_out")
+        _check_shapes(folder / WEIGHTS, tensors, expected_shapes(spec, d_in, d_out))
+        transcoder = cls(spec, tensors)
+        own = transcoder.config()
+        transcoder.provenance = {key: value for key, value in config.items() if key not in own}
+        if held is not None:
+            _check_shapes(folder / REFERENCE, held, Reference.shapes(d_in, d_out))
+            transcoder.reference = Reference.from_tensors(held)
+        return transcoder
+
+
+def _check_shapes(
+    file: Path, tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]
+) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"{file} has tensors {found}, expected {expected}")
 
 
 def spec_of_config(folder: Path, config: dict) -> TranscoderSpec:
@@ -193,7 +234,8 @@ def spec_of_config(folder: Path, config: dict) -> TranscoderSpec:
         )
     fields = TranscoderSpec.__dataclass_fields__
     try:
-        return TranscoderSpec.from_dict({key: config[key] for key in fields})
+        older = {"skip": False}  # fields that first suites do not have
+        return TranscoderSpec.from_dict({key: {**older, **config}[key] for key in fields})
     except (KeyError, TypeError, ConfigError, SiteError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no transcoder: {error!r}") from None
 
@@ -207,6 +249,7 @@ def expected_shapes(spec: TranscoderSpec, d_in: int, d_out: int) -> dict[str, tu
         "W_dec": (F, d_out),
         "b_dec": (d_out,),
         "threshold": (F,),
+        **({"W_skip": (d_out, d_in)} if spec.skip else {}),
     }
 
 

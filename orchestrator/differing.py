@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NAMES = ("k", "seed", "lr", "selection", "group_sizes", "prefix_weights", "aux_weight", "k_aux")
+_YOUNGER = {"skip": False}  # in a spec only where they say something
 
 
 def differing(
@@ -14,12 +15,16 @@ def differing(
     """Name -> a word for each spec (of `TranscoderSpec.to_dict`), for every key whose value is not
     the same in all; keys in `but` are left out."""
     words = {name: tuple(_word(spec.get(name)) for spec in specs) for name in _NAMES}
+    for name, usual in _YOUNGER.items():
+        words[name] = tuple(_word(spec.get(name, usual)) for spec in specs)
     return {name: each for name, each in words.items() if len(set(each)) > 1 and name not in but}
 
 
 def _word(value: Any) -> str:
     if value is None:
         return "auto"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return "+".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

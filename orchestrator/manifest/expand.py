@@ -25,7 +25,7 @@ from orchestrator.messages import (
     suggestion,
 )
 
-_SWEPT = ("k", "seed", "lr", "selection", "aux_weight", "k_aux")
+_SWEPT = ("k", "seed", "lr", "selection", "aux_weight", "k_aux", "skip")
 MAX_SPECS = 10_000
 _SIZED = ("k", "prefix_weights")  # what must fit group_sizes
 _NEEDS_MODEL = ("all", "even", "odd")

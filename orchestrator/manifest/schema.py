@@ -173,6 +173,11 @@ class TranscoderFields(Section):
     k_aux: Annotated[tuple[int | Auto, ...] | None, optional(sweep(auto_or(count())))] = key(
         "Dead latents used by that loss; d_out / 2 if not given.", None, "latents"
     )
+    skip: Annotated[tuple[bool, ...] | None, optional(sweep(switch()))] = key(
+        "Train an affine path from source to target, W_skip, beside the dictionary; `false` if not "
+        "given.",
+        None,
+    )
     seed: Annotated[tuple[int, ...] | None, optional(sweep(count(0)))] = key(
         "Seed of the weights; if not given that of the manifest.", None
     )

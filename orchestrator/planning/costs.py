@@ -1,7 +1,7 @@
 """What a suite costs, by the cost model of maths.md §10: FLOPs per token, bytes in memory, on disk.
 
 T positions of a context · R rows of a block · B rows of a step · F latents (d_sae) · m groups
-P parameters of a transcoder = F (d_in + 1 + d_out) + d_out
+P parameters of a transcoder = F (d_in + 1 + d_out) + d_out, and d_in d_out of a skip connection
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Work:
 class TranscoderCost:
     """One transcoder. `state_bytes`: weights, both Adam moments, a fourth copy (the gradient in a
     step, the folded weights at the end), and ridge totals; `checkpoint_bytes`: all of these but the
-    fourth copy; `final_bytes`: weights and thresholds."""
+    fourth copy; `final_bytes`: weights, thresholds and the ridge map."""
 
     params: int
     state_bytes: int
@@ -59,7 +59,8 @@ def transcoder_cost(
 ) -> TranscoderCost:
     """Memory, disk and FLOPs of a transcoder trained with the sparse kernels."""
     latents, groups = spec.d_sae, len(spec.group_sizes)
-    params = latents * (d_in + 1 + d_out) + d_out
+    skip = d_in * d_out if spec.skip else 0
+    params = latents * (d_in + 1 + d_out) + d_out + skip
     ridge = FLOAT64_BYTES * (d_in + 1) * (d_in + 1 + d_out)
     silent = FLOAT64_BYTES * latents  # the firing counters, int64
     # Of the encoder the weight gradient; of the decoder the reconstruction, and the gradients of
@@ -73,10 +74,10 @@ def transcoder_cost(
         params=params,
         state_bytes=4 * FLOAT32_BYTES * params + ridge + silent,
         checkpoint_bytes=3 * FLOAT32_BYTES * params + ridge + silent,
-        final_bytes=FLOAT32_BYTES * (params + latents),
+        final_bytes=FLOAT32_BYTES * (params + latents + d_in * d_out),
         step_bytes=FLOAT32_BYTES * batch_tokens * step_row,
         work=Work(
-            dense_flops=2 * d_in * latents,
+            dense_flops=2 * d_in * latents + 2 * 2 * skip,  # of the skip, also its gradient
             sparse_flops=sparse,
             bytes=passes + ADAM_BYTES * params // batch_tokens,
         ),

@@ -222,7 +222,9 @@ def resolve(manifest: Manifest, n_layers: int, cores: int) -> dict[str, Any]:
 
 def _starts_of(specs: Mapping[str, Any]) -> set[tuple[Any, ...]]:
     """What init_from goes by."""
-    return {(s["source"], s["target"], tuple(s["group_sizes"])) for s in specs.values()}
+    return {
+        (s["source"], s["target"], tuple(s["group_sizes"]), s.get("skip")) for s in specs.values()
+    }
 
 
 def _identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

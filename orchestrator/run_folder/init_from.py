@@ -70,8 +70,7 @@ def find_starts(
         if fitting:
             chosen[spec.id] = max(fitting, key=lambda one: likeness(one.spec, spec))
         else:
-            sizes = ", ".join(map(str, spec.group_sizes))
-            lacking.append(f"{spec.source} -> {spec.target} with group_sizes [{sizes}]")
+            lacking.append(f"{spec.source} -> {spec.target} with {_sized(spec)}")
     if lacking:
         has = "".join(f"\n  {one}" for one in saved) or " none"
         raise ConfigError(
@@ -107,14 +106,22 @@ class _Saved:
 
     def fits(self, spec: TranscoderSpec, shape: ModelShape) -> bool:
         ends = ((spec.source, self.d_in), (spec.target, self.d_out))
-        alike = (self.spec.source, self.spec.target, self.spec.group_sizes)
-        return alike == (spec.source, spec.target, spec.group_sizes) and all(
+        return _needed(self.spec) == _needed(spec) and all(
             shape.width(site) in (None, width) for site, width in ends
         )
 
     def __str__(self) -> str:
-        sizes = ", ".join(map(str, self.spec.group_sizes))
-        return f"{self.folder.parent.name}, {self.d_in} -> {self.d_out}, group_sizes [{sizes}]"
+        return f"{self.folder.parent.name}, {self.d_in} -> {self.d_out}, {_sized(self.spec)}"
+
+
+def _needed(spec: TranscoderSpec) -> tuple[object, ...]:
+    """What must be the same for the weights of one to start another."""
+    return (spec.source, spec.target, spec.group_sizes, spec.skip)
+
+
+def _sized(spec: TranscoderSpec) -> str:
+    sizes = ", ".join(map(str, spec.group_sizes))
+    return f"group_sizes [{sizes}]" + (", skip: true" if spec.skip else "")
 
 
 def _finished(run: Path) -> Iterator[_Saved]:

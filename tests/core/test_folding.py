@@ -17,8 +17,8 @@ def far_rows(n, seed, d_in=64, d_out=48):
     return 7 * x + 40, 0.02 * y - 1
 
 
-def trained(dtype=torch.float32, steps=40):
-    spec = small.spec(group_sizes=(64, 192, 256), k=16)
+def trained(dtype=torch.float32, steps=40, skip=False):
+    spec = small.spec(group_sizes=(64, 192, 256), k=16, skip=skip)
     trainer = TranscoderTrainer(spec, small.train(), measure_pair(*far_rows(2048, 1)), dtype=dtype)
     for i in range(steps):
         trainer.step(*far_rows(256, 100 + i))
@@ -33,7 +33,8 @@ def network(w, x, threshold, active=None):
     pre = x @ w["W_enc"].T + w["b_enc"]
     active = pre > threshold if active is None else active
     acts = pre.relu() * active
-    return acts, acts @ w["W_dec"] + w["b_dec"], pre
+    out = acts @ w["W_dec"] + w["b_dec"]
+    return acts, out + x @ w["W_skip"].T if "W_skip" in w else out, pre
 
 
 def in_training_space(trainer, x):
@@ -44,8 +45,9 @@ def in_training_space(trainer, x):
     return acts / s.c, out / s.c + s.nu_O, pre / s.c, theta / s.c
 
 
-def test_folded_in_fp64_equals_the_training_network_to_1e_12():
-    trainer = trained(torch.float64)
+@pytest.mark.parametrize("skip", [False, True])
+def test_folded_in_fp64_equals_the_training_network_to_1e_12(skip):
+    trainer = trained(torch.float64, skip=skip)
     s = trainer.statistics
     assert not 0.2 < s.a / s.c < 5, "equal scales would hide a mistake"
     x, _ = far_rows(512, 9)
@@ -56,8 +58,9 @@ def test_folded_in_fp64_equals_the_training_network_to_1e_12():
     assert (out - wanted).norm() <= 1e-12 * wanted.norm()
 
 
-def test_folded_in_fp32_agrees_at_the_same_active_set_and_hardly_a_latent_changes_side():
-    trainer = trained()
+@pytest.mark.parametrize("skip", [False, True])
+def test_folded_in_fp32_agrees_at_the_same_active_set_and_hardly_a_latent_changes_side(skip):
+    trainer = trained(skip=skip)
     x, _ = far_rows(4096, 9)
     wanted_acts, wanted, pre, theta = in_training_space(trainer, x)
     folded = fold(trainer.weights, trainer.statistics)

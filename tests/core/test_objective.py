@@ -23,6 +23,7 @@ def make_trainer(groups, selection, *, dtype=torch.float64, d_in=6, d_out=9, k=4
         lr=1e-3,
         aux_weight=kw.pop("aux_weight", 1 / 32),
         k_aux=kw.pop("k_aux", None),
+        skip=kw.pop("skip", False),
     )
     train = TrainConfig(tokens=10_000, batch_tokens=64, **kw)
     statistics = PairStatistics(
@@ -99,17 +100,21 @@ def relative(found, wanted):
 @pytest.mark.parametrize("n_dead", [0, 3, 9])
 @pytest.mark.parametrize(("extreme", "rule"), [(0, "mask"), (5, "mask"), (5, "bound"), (5, "keep")])
 @pytest.mark.parametrize("bias_weight", [0.0, 0.2])
+@pytest.mark.parametrize("skip", [False, True])
 def test_gradients_equal_autograd_of_the_naive_loop(
-    selection, m, n_dead, extreme, rule, bias_weight
+    selection, m, n_dead, extreme, rule, bias_weight, skip
 ):
     weights = (bias_weight, *[(1 - bias_weight) / m] * m)
-    trainer = make_trainer(UNEVEN[m], selection, prefix_weights=weights, k_aux=2, extreme=rule)
+    trainer = make_trainer(
+        UNEVEN[m], selection, prefix_weights=weights, k_aux=2, extreme=rule, skip=skip
+    )
     trainer.silent_F[:n_dead] = 10_000
     x, y = rows(trainer, extreme=extreme)
     wanted, loss = autograd_of(trainer, x, y)
     found, report = gradients_of(trainer, x, y)
     assert float(report.extreme) == extreme / 64
     assert float(report.loss) == pytest.approx(float(loss), rel=1e-12)
+    assert ("W_skip" in wanted) == skip
     for name in wanted:
         assert relative(found[name], wanted[name]) < 1e-10, name
 

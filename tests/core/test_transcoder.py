@@ -121,7 +121,7 @@ def test_save_and_load_keep_every_bit(tc, tmp_path):
 def test_a_saved_transcoder_vouches_for_its_bytes(tc, tmp_path):
     tc.save(tmp_path / "final")
     digests = json.loads((tmp_path / "final" / "sha256.json").read_text())
-    assert list(digests) == ["config.json", "weights.safetensors"]
+    assert list(digests) == ["config.json", "weights.safetensors", "reference.safetensors"]
     for name, digest in digests.items():
         content = (tmp_path / "final" / name).read_bytes()
         assert digest == hashlib.sha256(content).hexdigest()

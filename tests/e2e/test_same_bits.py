@@ -34,7 +34,7 @@ def test_each_transcoder_alone_equals_itself_in_the_suite(reference, model, tmp_
     manifest = write_manifest(tmp_path, model, name="alone", transcoders=ALONE[id])
     assert run_in_child(manifest, tmp_path) == 0
     alone = finals(tmp_path / "alone")
-    assert len(alone) == 4 and all(name.startswith(id) for name in alone)
+    assert len(alone) == 5 and all(name.startswith(id) for name in alone)
     assert alone == {k: v for k, v in finals(together).items() if k in alone}
 
 

@@ -3,9 +3,9 @@
 import torch
 
 
-def reconstructions(acts_BF, W_dec, b_dec, group_sizes):
+def reconstructions(acts_BF, W_dec, b_dec, group_sizes, skip_BO=0):
     """ŷ_0, ŷ_1, …, ŷ_m."""
-    outputs, start = [b_dec.expand(acts_BF.shape[0], -1)], 0
+    outputs, start = [b_dec.expand(acts_BF.shape[0], -1) + skip_BO], 0
     for size in group_sizes:
         part = acts_BF[:, start : start + size] @ W_dec[start : start + size]
         outputs.append(outputs[-1] + part)
@@ -39,7 +39,8 @@ def losses(p, x, y, weight_B, count, *, group_sizes, k, selection, variance, cap
     pre = x @ p["W_enc"].T + p["b_enc"]
     mask = select(capped(pre.detach(), capped_B, cap), selection=selection, k=k, count=count)
     acts = pre.relu() * mask
-    outputs = reconstructions(acts, p["W_dec"], p["b_dec"], group_sizes)
+    skip = x @ p["W_skip"].T if "W_skip" in p else 0
+    outputs = reconstructions(acts, p["W_dec"], p["b_dec"], group_sizes, skip)
     terms = [(weight_B * (y - out).square().sum(1)).sum() / (count * variance) for out in outputs]
     return terms, acts, outputs[-1]
 

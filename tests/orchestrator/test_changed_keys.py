@@ -53,6 +53,7 @@ REFUSED = {
     "defaults.lr": ("1e-3", "was not given, now 0.001"),
     "defaults.aux_weight": ("0", "was not given, now 0.0"),
     "defaults.k_aux": ("5", "was not given, now 5"),
+    "defaults.skip": ("true", "was not given, now true"),
     "defaults.seed": ("5", "was not given, now 5"),
     "transcoders[0].layers": ("0-2", "was [0, 1], now [0, 1, 2]"),
     "transcoders[0].source": ("resid_pre", 'was "resid_mid", now "resid_pre"'),
@@ -64,6 +65,7 @@ REFUSED = {
     "transcoders[0].lr": ("1e-3", "was not given, now 0.001"),
     "transcoders[0].aux_weight": ("0", "was not given, now 0.0"),
     "transcoders[0].k_aux": ("5", "was not given, now 5"),
+    "transcoders[0].skip": ("true", "was not given, now true"),
     "transcoders[0].seed": ("[0, 1]", "was not given, now [0, 1]"),
     "resources.threads": ("7", "was 2, now 7"),
 }

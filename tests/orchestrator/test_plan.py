@@ -27,7 +27,7 @@ def test_a_transcoder_costs_what_the_hand_says(tmp_path: Path) -> None:
     ridge, counters = 8 * 769 * 1537, 8 * 2304
     assert first.cost.state_bytes == 16 * 3_542_016 + ridge + counters
     assert first.cost.checkpoint_bytes == 12 * 3_542_016 + ridge + counters
-    assert first.cost.final_bytes == 4 * (3_542_016 + 2304)
+    assert first.cost.final_bytes == 4 * (3_542_016 + 2304 + 768 * 768)
     assert first.cost.flops_per_token == TRAIN_FLOPS == 3_538_944 + 98_304 + 294_912 + 4_608
 
 
@@ -74,7 +74,7 @@ def test_disk_by_part(tmp_path: Path) -> None:
     contexts = 7875  # of 127 rows each, for a million rows
     assert disk["tokens"] == 5 * (contexts * 128 + 65_536)
     assert disk["checkpoints"] == (4 + 1) * sum(t.cost.checkpoint_bytes for t in plan.transcoders)
-    assert disk["final weights"] == 2 * 4 * (3_542_016 + 2304)
+    assert disk["final weights"] == 2 * 4 * (3_542_016 + 2304 + 768 * 768)
 
 
 def test_text_that_repeats_is_stored_once(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from mtc_core import MatryoshkaTranscoder, Site, load_suite
 from mtc_core.capture import make_capture
@@ -180,8 +181,16 @@ def test_the_format_lists_every_key_and_tensor_of_a_saved_transcoder(run):
     table = FORMAT.split("## `config.json`")[1].split("\n\nA transcoder")[0]
     listed = set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.M))))
     assert listed == set(json.loads((final / "config.json").read_text()))
-    tensors = set(re.findall(r"^\| `(\w+)` \| \[", FORMAT, re.M))
-    assert tensors == set(next(iter(load_suite(run).values())).state_dict())
+    weights, reference = (
+        set(
+            re.findall(
+                r"^\| `(\w+)` \| \[", FORMAT.split(f"## `{name}`")[1].split("\n## ")[0], re.M
+            )
+        )
+        for name in ("weights.safetensors", "reference.safetensors")
+    )
+    assert weights == {*load_file(final / "weights.safetensors"), "W_skip"}
+    assert reference == set(load_file(final / "reference.safetensors"))
 
 
 def test_the_formula_of_the_format_reproduces_the_transcoder(run):
