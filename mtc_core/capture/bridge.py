@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from mtc_core.capture.forward import Handle, Keep, Tap, Tapped
+from mtc_core.capture.stream import on_stream
 from mtc_core.errors import ModelError, SiteError
 from mtc_core.model.model_source import LoadedModel
 from mtc_core.model.quiet import quiet_transformers
@@ -33,9 +34,13 @@ def tap_hook_points(loaded: LoadedModel, sites: Sequence[Site]) -> Tapped:
     def run(ids_CT: Tensor) -> None:
         bridge(ids_CT, return_type=None, use_cache=False)
 
+    def logits(ids_CT: Tensor) -> Tensor:
+        return bridge(ids_CT, return_type="logits", use_cache=False)
+
     return Tapped(
         run=run,
-        taps=[Tap(site.tensor, partial(_on_point, _point(bridge, site))) for site in sites],
+        logits=logits,
+        taps=[_tap(bridge, site) for site in sites],
         blocks=list(getattr(bridge, "blocks", ())),
         unembedding=bridge.original_model.get_output_embeddings(),
         device=loaded.model.device,
@@ -64,6 +69,15 @@ def _twin(model: Any) -> Any:
     return copy.deepcopy(model, shared)
 
 
+def _tap(bridge: Any, site: Site) -> Tap:
+    attach = partial(_on_point, _point(bridge, site))
+    if site.kind == "resid_mid":  # there, too, the input of a norm
+        assert site.layer is not None
+        end = _point(bridge, Site.at(site.layer, "resid_post"))
+        return Tap(site.tensor, partial(on_stream, attach, partial(_on_point, end)))
+    return Tap(site.tensor, attach)
+
+
 def _point(bridge: Any, site: Site) -> Any:
     points = bridge.hook_dict
     if site.hook not in points:
@@ -74,7 +88,7 @@ def _point(bridge: Any, site: Site) -> Any:
 
 
 def _on_point(point: Any, keep: Keep) -> Handle:
-    def hook(tensor: Tensor, *, hook: Any) -> None:
-        keep(tensor)
+    def hook(tensor: Tensor, *, hook: Any) -> Tensor | None:
+        return keep(tensor)
 
     return point.add_hook(hook).hook

@@ -18,7 +18,7 @@ from mtc_core.errors import SiteError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
 
-Keep = Callable[[Tensor], None]
+Keep = Callable[[Tensor], Tensor | None]  # what it returns takes the tensor's place; None leaves it
 
 
 class Handle(Protocol):
@@ -30,7 +30,8 @@ class Handle(Protocol):
 @dataclass(frozen=True, slots=True)
 class Tap:
     """A tensor by its `Site.tensor` name, and how to hook it: `attach` calls `keep` with the
-    tensor whenever the model computes it."""
+    tensor whenever the model computes it, and has everything that reads it read what `keep`
+    returns, if it does."""
 
     tensor: str
     attach: Callable[[Keep], Handle]
@@ -38,9 +39,11 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class Tapped:
-    """A model prepared by a provider. `run` makes a full forward of ids [C, T]."""
+    """A model prepared by a provider. `run` makes a forward of ids [C, T] through all blocks,
+    `logits` one that ends in logits [C, T, vocabulary]."""
 
     run: Callable[[Tensor], Any]
+    logits: Callable[[Tensor], Tensor]
     taps: Sequence[Tap]
     blocks: Sequence[nn.Module]
     unembedding: nn.Module | None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mtc_core.capture.families import LAYOUTS, Layout, place_of
 from mtc_core.capture.forward import Handle, Keep, Tap, Tapped
+from mtc_core.capture.stream import on_stream
 from mtc_core.errors import ModelError
 from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
@@ -29,8 +30,12 @@ def tap_modules(loaded: LoadedModel, sites: Sequence[Site]) -> Tapped:
     def run(ids_CT: Tensor) -> None:
         decoder(input_ids=ids_CT, use_cache=False)
 
+    def logits(ids_CT: Tensor) -> Tensor:
+        return loaded.model(input_ids=ids_CT, use_cache=False).logits
+
     return Tapped(
         run=run,
+        logits=logits,
         taps=[_tap(blocks, layout, site) for site in sites],
         blocks=blocks,
         unembedding=loaded.model.get_output_embeddings(),
@@ -43,27 +48,38 @@ def _tap(blocks: Sequence[nn.Module], layout: Layout, site: Site) -> Tap:
     name, where = place_of(layout, site.kind)
     block = blocks[site.layer]
     module = block if name is None else _child(block, name)
+    if site.kind == "resid_mid":
+        return Tap(
+            site.tensor, partial(on_stream, partial(_on_input, module), partial(_on_output, block))
+        )
     attach = {"input": _on_input, "output": _on_output, "normalized": _on_normalized}[where]
     return Tap(site.tensor, partial(attach, module))
 
 
 def _on_input(module: nn.Module, keep: Keep) -> Handle:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        new = keep(args[0] if args else kwargs["hidden_states"])
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": new})
 
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _on_output(module: nn.Module, keep: Keep) -> Handle:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        keep(output[0] if isinstance(output, tuple) else output)
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return keep(output)
+        new = keep(output[0])
+        return None if new is None else (new, *output[1:])
 
     return module.register_forward_hook(hook)
 
 
 def _on_normalized(module: nn.Module, keep: Keep) -> Handle:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        keep(_normalized(module, args[0]))
+        new = keep(_normalized(module, args[0]))
+        assert new is None, "not a tensor of its own: mtc_core.splice refuses it"
 
     return module.register_forward_pre_hook(hook)
 

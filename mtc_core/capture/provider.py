@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from mtc_core.capture.bridge import tap_hook_points
-from mtc_core.capture.forward import Capture
+from mtc_core.capture.forward import Capture, Tapped
 from mtc_core.capture.hf import tap_modules
 from mtc_core.errors import ModelError, SiteError
 from mtc_core.model.model_shape import KNOWN_FAMILIES, ModelShape
@@ -28,13 +28,27 @@ def make_capture(
     The `bridge` provider works on a copy of the module tree that shares the weights, so `loaded`
     stays as it is.
     """
+    ordered = _in_order(sites)
+    return Capture(tap(loaded, ordered, provider), ordered, loaded.shape)
+
+
+def tap(
+    loaded: LoadedModel,
+    sites: Iterable[Site],
+    provider: Literal["auto", "hf", "bridge"] = "auto",
+) -> Tapped:
+    """The model with each distinct tensor ready to be hooked, in the order of a forward pass.
+    Raises SiteError for sites this model lacks."""
+    ordered = _in_order(sites)
+    if resolve_provider(loaded.shape, ordered, provider) == "hf":
+        return tap_modules(loaded, ordered)
+    return tap_hook_points(loaded, ordered)
+
+
+def _in_order(sites: Iterable[Site]) -> list[Site]:
     distinct = {site.tensor: Site.parse(site.tensor) for site in sites}
     assert distinct, "a capture needs a site"
-    ordered = sorted(distinct.values(), key=lambda site: (site.depth, site.hook))
-    resolved = resolve_provider(loaded.shape, ordered, provider)
-    if resolved == "hf":
-        return Capture(tap_modules(loaded, ordered), ordered, loaded.shape)
-    return Capture(tap_hook_points(loaded, ordered), ordered, loaded.shape)
+    return sorted(distinct.values(), key=lambda site: (site.depth, site.hook))
 
 
 def resolve_provider(

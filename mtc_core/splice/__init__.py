@@ -1,0 +1,1 @@
+"""What a model says when transcoders take the place of the tensors that they predict."""

@@ -1,0 +1,61 @@
+"""How far the next-token predictions of an edited model are from those of the model itself.
+
+    CE recovered = (CE_ablated − CE_spliced) / (CE_ablated − CE_clean)
+
+1 where splicing changes nothing, 0 where it is as bad as ablation, below where it is worse. Totals
+are float64 sums over scored positions: those that are rows and whose next token is one.
+
+C contexts · T positions of a context · V vocabulary · N scored positions
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK = 128  # positions whose float32 log-probabilities are held at once, beside the logits
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Where predictions are scored, and on which tokens."""
+
+    mask_CT: Tensor
+    next_N: Tensor
+
+    @classmethod
+    def of(cls, ids_CT: Tensor, rows_CT: Tensor) -> Scored:
+        mask_CT = rows_CT.clone()
+        mask_CT[:, -1] = False
+        mask_CT[:, :-1] &= rows_CT[:, 1:]
+        return cls(mask_CT, ids_CT.roll(-1, dims=1)[mask_CT])
+
+
+def score(logits_CTV: Tensor, clean_CTV: Tensor, at: Scored) -> Tensor:
+    """Sums over scored positions [4]: positions, cross-entropy, KL(clean ‖ edited) in nats, and how
+    often the most likely token is the clean one."""
+    device = logits_CTV.device
+    mask_CT, next_N = at.mask_CT.to(device), at.next_N.to(device)
+    total = torch.zeros(4, dtype=torch.float64, device=device)
+    parts = (side[mask_CT].split(CHUNK) for side in (logits_CTV, clean_CTV))
+    for edited_NV, clean_NV, next_n in zip(*parts, next_N.split(CHUNK), strict=True):
+        log_NV, clean_log_NV = edited_NV.float().log_softmax(1), clean_NV.float().log_softmax(1)
+        kl = (clean_log_NV.exp() * (clean_log_NV - log_NV)).sum(dtype=torch.float64)
+        ce = -log_NV.gather(1, next_n[:, None]).sum(dtype=torch.float64)
+        agree = (edited_NV.argmax(1) == clean_NV.argmax(1)).sum()
+        total += torch.stack([torch.tensor(len(next_n), device=device), ce, kl, agree]).double()
+    return total
+
+
+def figures(total: Tensor, ce_clean: float, ablated: dict[str, float]) -> dict[str, float | None]:
+    """Ratios from totals. ablated: cross-entropy by ablation, which CE recovered is taken
+    against; None where ablation does not hurt, so that there is nothing to recover."""
+    n, ce, kl, agree = (total / total[0]).tolist()
+    del n
+    recovered = {
+        f"ce_recovered_{name}": (worse - ce) / (worse - ce_clean) if worse > ce_clean else None
+        for name, worse in ablated.items()
+    }
+    return {"ce": ce, "ce_increase": ce - ce_clean, **recovered, "kl": kl, "top1_agreement": agree}
