@@ -33,11 +33,12 @@ class ActivationProducer:
     def __init__(
         self,
         capture: Capture,
-        schedule: Schedule,
+        schedule: Schedule | None,
         *,
         forward_contexts: int,
         device: str | torch.device = "cpu",
     ) -> None:
+        """schedule: what numbers blocks; None where there are only `rows`."""
         self.capture = capture
         self.schedule = schedule
         self.forward_contexts = forward_contexts
@@ -56,6 +57,7 @@ class ActivationProducer:
         """The same in steps of one forward pass each; afterwards the rows are in `into`, whose
         tensors are used again, or in `activations`."""
         into = self.activations if into is None else into
+        assert self.schedule is not None, "blocks need a schedule"
         block = self.schedule.block(b)
         ids_CT, flat_R = torch.from_numpy(block.ids_CT), torch.from_numpy(block.flat_rows)
         place = torch.full((ids_CT.numel(),), -1, dtype=torch.int64)

@@ -13,6 +13,7 @@ import click
 
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
+from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.init import init
 from orchestrator.commands.options import (
     Commands,
@@ -134,7 +135,7 @@ def _backend(name: str, address: str | None, dashboard: bool) -> Backend:
     return RayBackend(None if address == "local" else address, dashboard)
 
 
-for command in (init, cli_runs.status, cli_runs.list_runs, cli_runs.metrics):
+for command in (init, evaluate, cli_runs.status, cli_runs.list_runs, cli_runs.metrics):
     cli.add_command(command)
 cli.add_command(cli_registry.registry)
 

@@ -112,10 +112,11 @@ class SpliceMeasurement:
             self.chunks_done += 1
 
     def passes(self, contexts: int, context_tokens: int) -> int:
-        """At most so many passes are made over all contexts."""
+        """Steps that `run` has still to make over so many contexts."""
         variants = sum(len(one.variants) + 1 for one in self.stands.values())
         joint = 0 if self.joint_problem else 2 + len(ABLATIONS)
-        return (1 + variants + joint) * -(-contexts // self.chunk_contexts(context_tokens))
+        chunks = -(-contexts // self.chunk_contexts(context_tokens))
+        return (1 + variants + joint) * (chunks - self.chunks_done)
 
     def close(self) -> None:
         self.model.close()

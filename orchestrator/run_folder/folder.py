@@ -83,6 +83,11 @@ class RunFolder:
     def transcoders(self) -> Path:
         return self.path / "transcoders"
 
+    @property
+    def evaluations(self) -> Path:
+        """What was measured of the finished suite, by text: evaluating/results.py."""
+        return self.path / "evaluations"
+
     def transcoder(self, id: str) -> TranscoderFolder:
         return TranscoderFolder(self.transcoders / id)
 
@@ -162,6 +167,10 @@ class RunFolder:
         with disk_errors(self.tokens, "written"):
             if self.tokens.exists():
                 shutil.rmtree(self.tokens)
+
+    def settings(self, recorded: Mapping[str, Any]) -> Manifest:
+        """The manifest that a run was begun with, after defaults. Raises ConfigError."""
+        return Manifest.model_validate(self._with_new_defaults(recorded))
 
     def _refuse_what_is_no_run(self) -> None:
         """Beginning a run clears its folders: they must not be somebody's own."""

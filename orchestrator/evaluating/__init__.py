@@ -1,0 +1,1 @@
+"""Measuring a finished suite again: on other text, and spliced into its model."""

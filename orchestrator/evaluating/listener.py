@@ -1,0 +1,56 @@
+"""Who is told how a measurement goes: a line that updates in place on a terminal, plain lines now
+and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.view import PLAIN_SECONDS, clock
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """`say`: sentences that stay. `progress`: what is done, the share of it, seconds left if they
+    are known. `check` raises where somebody wants the end."""
+
+    say: Callable[[str], None]
+    progress: Callable[[str, float, float | None], None]
+    check: Callable[[], None]
+
+
+@contextmanager
+def listening(
+    console: Console,
+    check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Listener]:
+    """A listener that prints. say: what takes sentences, if not the console."""
+    said = say or (lambda text: console.print(text, soft_wrap=True))
+    if not console.is_terminal:
+        yield Listener(said, _plain(console), check)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield Listener(said, lambda *told: live.update(Text(_line(*told))), check)
+
+
+def _plain(console: Console) -> Callable[[str, float, float | None], None]:
+    shown_at = 0.0
+
+    def progress(what: str, share: float, left: float | None) -> None:
+        nonlocal shown_at
+        if (now := time.monotonic()) - shown_at >= PLAIN_SECONDS:
+            shown_at = now
+            console.print(_line(what, share, left), soft_wrap=True)
+
+    return progress
+
+
+def _line(what: str, share: float, left: float | None) -> str:
+    return what if left is None else f"{what}  {100 * share:.0f} %  {clock(left)} left"

@@ -1,0 +1,89 @@
+"""What was measured of a finished suite, on disk.
+
+    <run>/evaluations/<text>/quality.json            reconstruction, on a text of the user's
+    <run>/evaluations/<text>/splice.json             the model's predictions, spliced
+    <run>/evaluations/<text>/*.progress.safetensors  of a measurement that was interrupted
+
+`<text>` is `test`, or `text-` and a hash of its tokens. Results belong to the weights whose sha256
+they name: those of other weights are measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtc_core.atomic import write_bytes_atomic, write_json_atomic
+from mtc_core.errors import ConfigError
+from mtc_core.seeds import digest
+from orchestrator.run_folder.disk_errors import disk_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUALITY, SPLICE = "quality.json", "splice.json"
+SAVE_S = 10.0
+_REQUEST = "request"
+
+
+class Results:
+    """Of one text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A result, or None if there is none. Raises ConfigError if it is damaged."""
+        path = self.folder / name
+        try:
+            with disk_errors(path, "read"):
+                return json.loads(path.read_bytes()) if path.exists() else None
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged: {error}; delete it") from None
+
+    def write(self, name: str, result: Mapping[str, Any]) -> None:
+        with disk_errors(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(self.folder / name, dict(result))
+
+
+class Progress:
+    """Totals of a measurement that is not done, for one who asks for the very same."""
+
+    def __init__(self, results: Results, name: str, request: Mapping[str, Any]) -> None:
+        self._path = results.folder / f"{Path(name).stem}.progress.safetensors"
+        self._request = digest(dict(request))
+        self._saved_at = time.monotonic()
+
+    def read(self) -> dict[str, Tensor] | None:
+        """What is there, unless it is damaged or of another request."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path, "pt") as file:
+                if (file.metadata() or {}).get(_REQUEST) != self._request:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        from safetensors.torch import save
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        with disk_errors(self._path, "written"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(self._path, save(tensors, metadata={_REQUEST: self._request}))
+        self._saved_at = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is long ago that something was saved."""
+        return time.monotonic() - self._saved_at > SAVE_S
+
+    def forget(self) -> None:
+        with disk_errors(self._path, "written"):
+            self._path.unlink(missing_ok=True)

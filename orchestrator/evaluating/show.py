@@ -1,0 +1,100 @@
+"""What was measured of a suite, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.tables import show_rows
+
+TOGETHER = "all together"
+HEADS = ("transcoder", "CE +", "recovered zero/mean", "KL", "top-1 %", "CE + but extreme")
+QUALITY_HEADS = ("transcoder", "FVU by prefix", "all rows", "ridge", "extreme rows/var", "L0")
+
+
+def show_splice(console: Console, splice: Mapping[str, Any]) -> None:
+    """The model's own predictions against those with reconstructions in place of targets."""
+    where = "held-out test text" if splice["text"]["path"] is None else splice["text"]["path"]
+    if splice["tokens"]:
+        console.print(
+            f"spliced, on {splice['tokens']:,} tokens of {where}; the model's own cross-entropy "
+            f"(CE) is {splice['ce_clean']:.3f} nats",
+            soft_wrap=True,
+        )
+        rows = [(id, *_cells(figures)) for id, figures in splice["transcoders"].items()]
+        if splice["joint"]:
+            rows.append((TOGETHER, *_cells(splice["joint"])))
+        show_rows(console, HEADS, rows)
+    for line in _remarks(splice):
+        console.print(line, soft_wrap=True)
+
+
+def show_prefixes(console: Console, splice: Mapping[str, Any]) -> None:
+    """What each prefix by itself does to the model's predictions, where that was measured."""
+    rows = [
+        (id, *(" ".join(f"{one[name]:.3f}" for one in prefixes) for name in ("ce_increase", "kl")))
+        for id, figures in splice["transcoders"].items()
+        if (prefixes := figures["by_prefix"])
+    ]
+    if rows:
+        show_rows(console, ("transcoder", "CE + by prefix", "KL by prefix"), rows)
+
+
+def show_own_text(console: Console, quality: Mapping[str, Any]) -> None:
+    """Reconstruction on a text of the user's."""
+    text = quality["text"]
+    console.print(
+        f"{text['path']}: {text['rows']:,} rows; FVU: 1 is the mean, 0 is perfect; of ordinary "
+        "rows, and of all rows",
+        soft_wrap=True,
+    )
+    found = quality["transcoders"]
+    rows = [(id, *_quality_cells(one)) for id, one in found.items() if "problem" not in one]
+    if rows:
+        show_rows(console, QUALITY_HEADS, rows)
+    for id, one in found.items():
+        if "problem" in one:
+            console.print(f"{id}: {one['problem']}", soft_wrap=True)
+
+
+def _cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    recovered = [figures[f"ce_recovered_{name}"] for name in ("zero", "mean")]
+    return (
+        f"{figures['ce_increase']:.3f}",
+        " / ".join("–" if value is None else f"{value:.3f}" for value in recovered),
+        f"{figures['kl']:.3f}",
+        f"{100 * figures['top1_agreement']:.1f}",
+        f"{figures['extreme_left']['ce_increase']:.3f}",
+    )
+
+
+def _quality_cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    ordinary = figures["ordinary"]
+    extreme = (100 * figures[f"extreme_{what}_share"] for what in ("row", "variance"))
+    return (
+        " ".join(f"{fvu:.3f}" for fvu in ordinary["fvu_by_prefix"]),
+        f"{figures['all']['fvu']:.3f}",
+        f"{ordinary['fvu_ridge']:.3f}",
+        " / ".join(f"{share:.1f}%" for share in extreme),
+        f"{ordinary['l0']:.1f}",
+    )
+
+
+def _remarks(splice: Mapping[str, Any]) -> Iterator[str]:
+    if splice["tokens"]:
+        yield (
+            "CE +: how much reconstructions in place of the targets add; recovered: 1 is none, 0 "
+            "as much as zeros, or the mean, add; last column: extreme rows left as they are"
+        )
+    if splice["joint"]:
+        yield f"{TOGETHER}: each transcoder reads what those below it have made"
+    elif problem := splice.get("joint_problem"):
+        yield f"not spliced all together: {problem}"
+    backward = [id for id, one in splice["transcoders"].items() if one["source"] == "clean"]
+    if backward:
+        few = ", ".join(backward[:3]) + (f" and {len(backward) - 3} more" * (len(backward) > 3))
+        yield f"read from a clean pass, for their source comes after their target: {few}"
+    for id, reason in splice["left_out"].items():
+        yield f"{id} is not spliced: {reason}"

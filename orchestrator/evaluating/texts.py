@@ -1,0 +1,85 @@
+"""The text that a suite is measured on: the test half of its own holdout, or a text of the user's.
+
+C contexts · T positions of a context
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mtc_core.errors import DataError
+from mtc_core.seeds import digest
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.packing import Contexts, pack
+from mtc_core.tokens.text import documents
+from mtc_core.tokens.token_store import TokenStore
+from mtc_core.tokens.tokenizer import TokenizerFacts
+from orchestrator.run_folder.folder import RunFolder
+
+TEST = "test"
+OWN_TOKENS = 131_072  # of the user's text, at most, in reading order
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationText:
+    """name: of the folder of its results. path: as the user gave it; None: the test half."""
+
+    name: str
+    path: str | None
+    contexts: Contexts
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "contexts": len(self.contexts.ids_CT),
+            "rows": self.contexts.n_rows,
+        }
+
+
+def test_half(run: RunFolder) -> EvaluationText:
+    """Raises DataError where the run's tokens are gone."""
+    return EvaluationText(TEST, None, TokenStore(run.tokens).holdout("test"))
+
+
+def own_text(
+    path: str, data: DataConfig, tokenizer: TokenizerFacts, say: Callable[[str], None]
+) -> EvaluationText:
+    """The first contexts of a text, cut as those of training. Named for its tokens, so that the
+    same text finds its results again. Raises DataError."""
+    data = replace(data, path=path)
+    pieces: list[np.ndarray] = []
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    read = 0
+    for document in documents(data):
+        (ids,) = tokenizer.encode_batch([document.text])
+        pieces.append(np.array([*ids, *end], np.int32))
+        read += len(pieces[-1])
+        if read >= OWN_TOKENS:
+            say(f"{path}: its first {OWN_TOKENS:,} tokens")
+            break
+    text_ids = np.concatenate(pieces)[:OWN_TOKENS]
+    contexts = pack(text_ids, data.context_tokens, tokenizer.bos_id, tokenizer.special_ids)
+    if not len(contexts.ids_CT):
+        raise DataError(
+            f"--text {path} has {len(text_ids)} tokens, and a context of this run has "
+            f"{data.context_tokens}; give more text"
+        )
+    return EvaluationText(f"text-{digest(contexts.ids_CT.tolist())[:8]}", path, contexts)
+
+
+def scored(contexts: Contexts) -> int:
+    """Positions at which a prediction is scored: a row whose next token is one."""
+    rows_CT = contexts.rows_CT
+    return int(np.count_nonzero(rows_CT[:, :-1] & rows_CT[:, 1:]))
+
+
+def spread(contexts: Contexts, tokens: int) -> Contexts:
+    """Whole contexts, evenly spread over all, of about as many scored positions as asked for."""
+    count = len(contexts.ids_CT)
+    wanted = min(count, -(-tokens * count // max(1, scored(contexts))))
+    chosen = np.unique(np.linspace(0, count - 1, max(1, wanted)).round().astype(int))
+    return Contexts(contexts.ids_CT[chosen], contexts.rows_CT[chosen])
