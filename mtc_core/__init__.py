@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtc_core.config import TrainConfig, TranscoderSpec
     from mtc_core.fitting import fit
+    from mtc_core.guidelines import suggest_group_sizes, suggest_k
     from mtc_core.sites import Site
     from mtc_core.transcoder import MatryoshkaTranscoder, load_suite
 
@@ -19,6 +20,8 @@ _HOME = {
     "TranscoderSpec": "config",
     "TrainConfig": "config",
     "Site": "sites",
+    "suggest_group_sizes": "guidelines",
+    "suggest_k": "guidelines",
 }
 __all__ = [
     "MatryoshkaTranscoder",
@@ -27,6 +30,8 @@ __all__ = [
     "TranscoderSpec",
     "fit",
     "load_suite",
+    "suggest_group_sizes",
+    "suggest_k",
 ]
 
 

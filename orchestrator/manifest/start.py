@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtc_core.errors import ConfigError
+from mtc_core.guidelines import suggest_group_sizes
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local
 from mtc_core.places import place
@@ -23,7 +24,6 @@ PRESETS = {
     "attention": ("resid_pre", "attn_out"),
     "layer": ("resid_pre", "resid_post"),
 }
-GROUPS = (1, 2, 4, 9)  # times the model's width: 16 in all
 LONG_TOKENS = 100_000_000
 PASSES = 4  # over a text that is short
 LARGE_PARAMS = 10**9
@@ -97,7 +97,7 @@ def starting_manifest(
     """YAML with comments. text_bytes: of a local text; a short one is read several times. columns:
     whether the text stands in one."""
     width = shape.d_model
-    sizes = [factor * width for factor in GROUPS]
+    sizes = list(suggest_group_sizes(width))
     tokens, batch = _length(text_bytes)
     context = min(128, shape.max_context or 128)
     holdout = _holdout(text_bytes, context)
