@@ -44,7 +44,8 @@ def manifest_from_cfg(path: Path) -> FromCfg:
         *_section("resources", _resources(cfg)),
         *_section("tracking", _tracking(cfg)),
     ]
-    head = f"# Made of {Path(cfg.source).name}. Every key: manifests/README.md"
+    file = "".join(c if c.isprintable() else "?" for c in Path(cfg.source).name)
+    head = f"# Made of {file}. Every key: manifests/README.md"
     text = "\n".join([head, *aligned(lines), *_not_carried(cfg)]) + "\n"
     load_text(text, f"{cfg.source}, as a manifest")
     return FromCfg(name, text, cfg.notes)

@@ -229,7 +229,7 @@ def _note_widths(reading: _Reading, model: str, shape: ModelShape | None) -> Non
     for key in ("act_size", "source_act_size", "target_act_size"):
         written = reading.cfg.values.get(key)
         if shape and written is not None and str(written) != str(shape.d_model):
-            reading.notes[key] = f"{written} is not the width of {model}, which is {shape.d_model}"
+            reading.notes[key] = f"{found(written)} is not the width of {model}, {shape.d_model}"
 
 
 def _note_warmup(reading: _Reading) -> None:

@@ -298,7 +298,7 @@ def test_a_warmup_that_the_guide_would_not_read_is_dropped(tmp_path: Path) -> No
 def test_a_width_left_from_the_guides_defaults_is_told(tmp_path: Path) -> None:
     converted(tmp_path, {**SMALL, "model_name": "gemma-2-2b", "act_size": 768})
     assert (
-        "#   act_size: 768 is not the width of google/gemma-2-2b, which is 2304\n"
+        '#   act_size: "768" is not the width of google/gemma-2-2b, 2304\n'
         in (tmp_path / "m.yaml").read_text()
     )
 

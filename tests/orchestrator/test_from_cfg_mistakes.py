@@ -230,6 +230,14 @@ def test_a_missing_text_is_told(tmp_path: Path) -> None:
     assert line == "cfg.json:10: dataset_path: no.txt does not exist (looked at no.txt)"
 
 
+def test_nothing_of_a_config_can_end_a_comment(tmp_path: Path) -> None:
+    path = tmp_path / "a\nname: b.json"
+    path.write_text(json.dumps({**SMALL, "act_size": "\nseed: 7"}))
+    text = init(path, "--out", "-").stdout
+    assert text.startswith("# Made of a?name: b.json. Every key")
+    assert '#   act_size: "\\nseed: 7" is not the width of gpt2, 768\n' in text
+
+
 def test_what_only_the_whole_manifest_shows_is_told(tmp_path: Path) -> None:
     """A text too short for a holdout."""
     (tmp_path / "short.txt").write_text("A word.")
