@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtc_core.config import TrainConfig, TranscoderSpec
     from mtc_core.fitting import fit
+    from mtc_core.guidelines import suggest_group_sizes, suggest_k
+    from mtc_core.rows import activation_rows
     from mtc_core.sites import Site
     from mtc_core.transcoder import MatryoshkaTranscoder, load_suite
 
@@ -19,14 +21,20 @@ _HOME = {
     "TranscoderSpec": "config",
     "TrainConfig": "config",
     "Site": "sites",
+    "activation_rows": "rows",
+    "suggest_group_sizes": "guidelines",
+    "suggest_k": "guidelines",
 }
 __all__ = [
     "MatryoshkaTranscoder",
     "Site",
     "TrainConfig",
     "TranscoderSpec",
+    "activation_rows",
     "fit",
     "load_suite",
+    "suggest_group_sizes",
+    "suggest_k",
 ]
 
 

@@ -20,7 +20,7 @@ def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
     if `online`, from wherever the model itself comes. None if it is not known offline.
 
     Raises ModelError if a config can be had but not used, or cannot be had `online`."""
-    known = {} if is_local(name) else _known_configs()
+    known = {} if is_local(name) else known_configs()
     if name in known:
         return ModelShape.from_config(known[name])
     if online or is_folder(place(name)):
@@ -29,5 +29,6 @@ def find_shape(name: str, revision: str, online: bool) -> ModelShape | None:
     return None if cached is None else ModelShape.from_config(cached)
 
 
-def _known_configs() -> dict[str, dict[str, Any]]:
+def known_configs() -> dict[str, dict[str, Any]]:
+    """Fields of a config.json by the name of the model."""
     return json.loads(Path(__file__).with_name("shapes.json").read_text(encoding="utf-8"))

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 STDOUT = "-"
-PACKED = 3  # times smaller is compressed text, about
 
 
 @click.command()
@@ -23,9 +22,47 @@ PACKED = 3  # times smaller is compressed text, about
     "(`ln2_normalized:mlp_out`), or one pair (`8.resid_post:10.resid_mid`). May be repeated.",
 )
 @click.option("--data", help="Text: Hub id, file or folder.  [default: a dataset of the Hub]")
+@click.option(
+    "--from-cfg",
+    "cfg",
+    metavar="FILE",
+    help="Instead of these three: a JSON config of the Matryoshka transcoder scripts, with "
+    "model_name, source_site, dict_size, top_k, …",
+)
 @click.option("--out", help="File to write, or `-` for standard output.  [default: NAME.yaml]")
-def init(model: str, sites: tuple[str, ...], data: str | None, out: str | None) -> None:
+@click.pass_context
+def init(
+    context: click.Context,
+    model: str,
+    sites: tuple[str, ...],
+    data: str | None,
+    cfg: str | None,
+    out: str | None,
+) -> None:
     """Write a commented manifest for a model, with sizes that suit it."""
+    notes: dict[str, str] = {}
+    if cfg is None:
+        name, text = _for_model(model, sites, data)
+    else:
+        _refuse_beside_cfg(context)
+        from orchestrator.manifest.cfg_manifest import manifest_from_cfg
+
+        made = manifest_from_cfg(Path(cfg))
+        name, text, notes = made.name, made.text, made.notes
+    if out == STDOUT:
+        click.echo(text, nl=False)
+        return
+    path = Path(out or f"{name}.yaml")
+    _write_new(path, text)
+    for key, why in notes.items():
+        click.echo(f"{key}: {why}")
+    click.echo(f"wrote {path}; look at it, then")
+    for command in ("plan", "run"):
+        click.echo(f"  mtc-orchestrate {command} {shlex.quote(str(path))}")
+
+
+def _for_model(model: str, sites: tuple[str, ...], data: str | None) -> tuple[str, str]:
+    """Name and text of a manifest with sizes of ours."""
     from orchestrator.manifest.load import load_text
     from orchestrator.manifest.start import (
         HUB_DATA,
@@ -42,29 +79,34 @@ def init(model: str, sites: tuple[str, ...], data: str | None, out: str | None) 
     name = starting_name(model, sites)
     text = starting_manifest(name, model, shape, pairs, data or HUB_DATA, size, columns)
     load_text(text, "this would be written, and is wrong")  # a text without a holdout, say
-    if out == STDOUT:
-        click.echo(text, nl=False)
-        return
-    path = Path(out or f"{name}.yaml")
-    _write_new(path, text)
-    click.echo(f"wrote {path}; look at it, then")
-    for command in ("plan", "run"):
-        click.echo(f"  mtc-orchestrate {command} {shlex.quote(str(path))}")
+    return name, text
+
+
+def _refuse_beside_cfg(context: click.Context) -> None:
+    from click.core import ParameterSource
+
+    from mtc_core.errors import ConfigError
+
+    given = [
+        f"--{name}"
+        for name in ("model", "sites", "data")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)} beside --from-cfg: the config says it; change that, or the "
+            "manifest made of it"
+        )
 
 
 def _look_at(data: str) -> tuple[int | None, bool]:
-    """About how many bytes of text there are, None if nobody knows; and whether it has columns."""
     from mtc_core.errors import ConfigError, DataError
-    from mtc_core.tokens.data_config import DataConfig
-    from mtc_core.tokens.text import PYTHON_DOCS, source_listing, text_bytes
+    from orchestrator.manifest.start import look_at_text
 
     try:
-        listing = source_listing(DataConfig(path=data))
+        return look_at_text(data)
     except (ConfigError, DataError) as error:
         raise ConfigError(f"--data {data}: {str(error).removeprefix('data.path: ')}") from None
-    packed = PACKED * sum(size for _, size in listing) or None
-    plain = data == PYTHON_DOCS or (bool(listing) and all(n.endswith(".txt") for n, _ in listing))
-    return text_bytes(listing) or packed, not plain
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtc_core.errors import ConfigError
+from mtc_core.guidelines import suggest_group_sizes
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import is_local
 from mtc_core.places import place
-from mtc_core.tokens.data_config import BYTES_PER_TOKEN
+from mtc_core.tokens.data_config import BYTES_PER_TOKEN, DataConfig
+from mtc_core.tokens.text import PYTHON_DOCS, source_listing, text_bytes
 from orchestrator.manifest.checks import mistakes_of_sites
 from orchestrator.manifest.expand import expand_entries
 from orchestrator.manifest.scalars import AUTO
@@ -23,8 +25,8 @@ PRESETS = {
     "attention": ("resid_pre", "attn_out"),
     "layer": ("resid_pre", "resid_post"),
 }
-GROUPS = (1, 2, 4, 9)  # times the model's width: 16 in all
 LONG_TOKENS = 100_000_000
+PACKED = 3  # times smaller is compressed text, about
 PASSES = 4  # over a text that is short
 LARGE_PARAMS = 10**9
 WIDE = 52  # lines beyond have their comment where they end
@@ -97,10 +99,10 @@ def starting_manifest(
     """YAML with comments. text_bytes: of a local text; a short one is read several times. columns:
     whether the text stands in one."""
     width = shape.d_model
-    sizes = [factor * width for factor in GROUPS]
+    sizes = list(suggest_group_sizes(width))
     tokens, batch = _length(text_bytes)
     context = min(128, shape.max_context or 128)
-    holdout = _holdout(text_bytes, context)
+    holdout = holdout_for(text_bytes, context)
     params = shape.block_params * shape.n_layers + shape.embed_params
     dtype = "bfloat16" if params > LARGE_PARAMS else "float32"
     lr = "auto" if tokens >= LONG_TOKENS // 10 else "3e-3"
@@ -108,17 +110,17 @@ def starting_manifest(
         (f"name: {name}", "the run folder: runs/" + name),
         ("", ""),
         ("model:", ""),
-        (f"  name: {_quoted(model)}", "Hub id, local folder, or a package that ships a GGUF"),
+        (f"  name: {quoted(model)}", "Hub id, local folder, or a package that ships a GGUF"),
         (f"  dtype: {dtype}", "of the forward pass; transcoders stay float32"),
         ("", ""),
         ("data:", ""),
-        (f"  path: {_quoted(data)}", "Hub id, .txt, .jsonl or .parquet file, or a folder of them"),
+        (f"  path: {quoted(data)}", "Hub id, .txt, .jsonl or .parquet file, or a folder of them"),
         *([("  column: text", "the column that holds the text")] if columns else []),
         (f"  context_tokens: {context}", f"at most {shape.max_context}" * bool(shape.max_context)),
         (f"  holdout_tokens: {holdout:_}", "kept from training; half of it for every figure"),
         ("", ""),
         ("train:", ""),
-        (f"  tokens: {_short(tokens)}", _passes(tokens, text_bytes)),
+        (f"  tokens: {short_count(tokens)}", _passes(tokens, text_bytes)),
         (f"  batch_tokens: {batch}", f"one step; {tokens // batch:,} steps"),
         (f"  lr: {lr}", _why_lr(lr)),
         ("", ""),
@@ -136,10 +138,20 @@ def starting_manifest(
         ("  wandb: off", "off, offline or online"),
     ]
     head = f"# {_counted(pairs, shape)} of {model}. Every key: manifests/README.md\n"
-    return head + "\n".join(_aligned(lines)) + "\n"
+    return head + "\n".join(aligned(lines)) + "\n"
 
 
-def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
+def look_at_text(data: str) -> tuple[int | None, bool]:
+    """About how many bytes of text there are, None if nobody knows; and whether it has columns.
+    Raises ConfigError or DataError."""
+    listing = source_listing(DataConfig(path=data))
+    packed = PACKED * sum(size for _, size in listing) or None
+    plain = data == PYTHON_DOCS or (bool(listing) and all(n.endswith(".txt") for n, _ in listing))
+    return text_bytes(listing) or packed, not plain
+
+
+def aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of YAML, each with its comment beside it."""
     column = max(len(text) for text, _ in lines if len(text) <= WIDE)
     return [f"{text:<{column}}  # {comment}" if comment else text for text, comment in lines]
 
@@ -155,7 +167,8 @@ def _length(text_bytes: int | None) -> tuple[int, int]:
     return tokens, batch
 
 
-def _holdout(text_bytes: int | None, context: int) -> int:
+def holdout_for(text_bytes: int | None, context: int) -> int:
+    """Tokens to keep from training, of a text of this length."""
     if text_bytes is None:
         return 65_536
     a_twentieth = text_bytes // BYTES_PER_TOKEN // 20
@@ -166,7 +179,8 @@ def _k(width: int) -> int:
     return 64 if width >= 640 else max(4, 1 << max(1, width // 16).bit_length() - 1)
 
 
-def _short(count: int) -> str:
+def short_count(count: int) -> str:
+    """`100M`, or digits in threes."""
     return f"{count // 10**6}M" if count % 10**6 == 0 else f"{count:_}"
 
 
@@ -190,7 +204,7 @@ def _counted(pairs: Sequence[Pair], shape: ModelShape) -> str:
     return "A transcoder" if count == 1 else f"{count} transcoders"
 
 
-def _quoted(text: str) -> str:
-    """As YAML would read it back: quoted where it holds more than plain characters."""
+def quoted(text: str) -> str:
+    """Text as YAML would read it back: quoted where it holds more than plain characters."""
     plain = re.fullmatch(r"[A-Za-z0-9._/~][A-Za-z0-9._/~:+@-]*", text)
     return text if plain and not text.endswith(":") else "'" + text.replace("'", "''") + "'"

@@ -41,7 +41,8 @@ print("trained")
 LIGHT = """
 import sys
 import mtc_core, mtc_core.sites, mtc_core.config, mtc_core.errors, mtc_core.seeds
-from mtc_core import Site, TrainConfig, TranscoderSpec
+from mtc_core import Site, TrainConfig, TranscoderSpec, suggest_group_sizes
+assert sum(suggest_group_sizes(768)) == 16 * 768
 assert Site.parse("3.mlp_out").layer == 3 and TrainConfig(tokens=100, batch_tokens=10).steps == 10
 heavy = {"torch", "numpy", "safetensors"} & {name.split(".")[0] for name in sys.modules}
 assert not heavy, heavy

@@ -25,6 +25,7 @@ from tests.e2e.runs import run_here, write_manifest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "mtc_core" / "FORMAT.md").read_text()
+GUIDE = (ROOT / "mtc_core" / "GUIDE.md").read_text()
 DOCUMENTS = [
     *ROOT.glob("*.md"), *ROOT.glob("*/*.md"), ROOT / ".github" / "CONTRIBUTING.md"
 ]  # fmt: skip
@@ -88,10 +89,16 @@ def command_lines() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory) -> Path:
-    """A folder where the documents' commands have what they name: a model called gpt2, text."""
+    """A folder where the documents' commands have what they name: a model called gpt2, text, and a
+    config of the single-script guide."""
     folder = tmp_path_factory.mktemp("session")
     save_tiny_model(folder / "gpt2", family="gpt2", n_layers=2)
     (folder / "my.txt").write_text("\n\n".join(topics.values())[:100_000])
+    (folder / "cfg.json").write_text(json.dumps({
+        "model_name": "gpt2", "dataset_path": "my.txt", "num_tokens": 1e5, "top_k": 4,
+        "group_sizes": [32, 64], "source_layer": 1, "source_site": "resid_mid", "target_layer": 1,
+        "target_site": "mlp_out",
+    }))  # fmt: skip
     (folder / "manifests").symlink_to(ROOT / "manifests")
     return folder
 
@@ -161,6 +168,22 @@ def test_the_fit_snippet_trains_saves_and_loads(tmp_path, monkeypatch, capsys):
     exec(snippets(README)[2], scope)
     assert capsys.readouterr().out.startswith("(0.")
     assert MatryoshkaTranscoder.load(tmp_path / "my_transcoder").d_sae == 128
+
+
+def test_the_snippet_of_the_guide_trains_one_transcoder(session, monkeypatch, capsys):
+    monkeypatch.chdir(session)
+    code = snippets(GUIDE)[0].replace('"8.', '"1.').replace("10_000_000", "8192")
+    exec(code.replace("batch_tokens=1024", "batch_tokens=256"), {})
+    assert capsys.readouterr().out.startswith(("(0.", "(1."))
+    assert MatryoshkaTranscoder.load(session / "my_transcoder").d_sae == 16 * 32
+
+
+def test_the_guide_lists_what_it_needs_of_the_metrics(run):
+    line = json.loads(next(run.glob("transcoders/*/metrics.jsonl")).read_text().splitlines()[0])
+    table = GUIDE.split("## Watching a run")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .+ \| (`.+) \|$", table, re.M)
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)}
+    assert rows and named <= set(line)
 
 
 def test_the_format_says_where_sites_are():

@@ -177,6 +177,7 @@ def test_sources_hold_no_stubs_or_notes_to_self(path):
 def test_public_names_are_the_documented_ones():
     documented = {
         "MatryoshkaTranscoder", "Site", "TrainConfig", "TranscoderSpec", "fit", "load_suite",
+        "activation_rows", "suggest_group_sizes", "suggest_k",
     }  # fmt: skip
     assert set(mtc_core.__all__) == documented
     for name in documented:
