@@ -150,7 +150,9 @@ def stand_in_hub() -> Iterator[StandInHub]:
         ThreadingHTTPServer(("127.0.0.1", 0), type(kind.__name__, (kind,), {"hub": hub}))
         for kind in (_Hub, _Storage)
     ]
-    hub.url, hub.storage_url = (f"http://127.0.0.1:{s.server_port}" for s in servers)
+    hub.url = f"http://127.0.0.1:{servers[0].server_port}"
+    # Another name for the same machine: clients before 2.0 look at the name alone.
+    hub.storage_url = f"http://localhost:{servers[1].server_port}"
     threads = [
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         for server in servers

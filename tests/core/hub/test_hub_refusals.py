@@ -98,11 +98,15 @@ def test_a_bad_token_is_told_and_never_shown(way, token, reason, hub, suite, mon
 # Damage
 
 
-def test_a_damaged_cache_is_mended_from_the_hub(hub, suite):
+@pytest.mark.parametrize("kept_as", ["link", "copy"])
+def test_a_damaged_cache_is_mended_from_the_hub(kept_as, hub, suite):
+    """A copy: on disks without links."""
     push(suite)
     first = ids_of(suite)[0]
     weights = fetch_transcoder(SUITE, first) / "weights.safetensors"
-    weights.resolve().write_bytes(b"rubbish")
+    if kept_as == "copy":
+        weights.unlink()
+    weights.write_bytes(b"rubbish")
     assert contents(fetch_transcoder(SUITE, first)) == contents(suite / first)
 
 
