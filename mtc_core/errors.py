@@ -7,6 +7,7 @@
     │   └── ReadingStopped        a source that broke off; the same request may do later
     ├── ModelError                weights or a tokenizer that cannot be loaded
     ├── CheckpointError           a checkpoint or a saved transcoder that cannot be used
+    ├── HubError                  the Hugging Face Hub or W&B: unreachable, refusing, or lacking it
     └── TrainingStopped           one transcoder cannot go on (loss not finite, constant site)
 
 A message says what was found, where, why it matters, and what to change. Our own mistakes are
@@ -56,6 +57,10 @@ class ModelError(MtcError):
 
 class CheckpointError(MtcError):
     """A checkpoint or saved transcoder that is missing, damaged, or of another shape."""
+
+
+class HubError(MtcError):
+    """The Hugging Face Hub or W&B cannot be reached, refuses, or lacks what was asked for."""
 
 
 class TrainingStopped(MtcError):

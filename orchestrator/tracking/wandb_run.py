@@ -1,4 +1,4 @@
-"""One W&B run; the only file that imports wandb.
+"""One W&B run; the only file here that imports wandb.
 
 Quiet, without code, git (the URL of a remote may hold a token) and error reports to its makers;
 system metrics, those of the machine and of the driver's processes, stay.

@@ -26,7 +26,7 @@ GUESTS = {
     "transformer_lens": ("mtc_core/capture/", "mtc_core/model/"),
     "gguf": ("mtc_core/model/gguf",),
     "datasets": ("mtc_core/tokens/text",),
-    "wandb": ("orchestrator/tracking/wandb_run",),
+    "wandb": ("orchestrator/tracking/wandb_run", "mtc_core/wandb_artifacts"),
 }
 NOT_IN_CORE = {"ray", "click", "pydantic", "rich", "orchestrator"}
 RAY_FILES = "orchestrator/ray_backend/"
