@@ -17,6 +17,7 @@ from mtc_core.errors import MtcError, ReadingStopped
 from orchestrator.audience import Audience
 from orchestrator.backend import Backend
 from orchestrator.cells.status import CellLost, Notice
+from orchestrator.evaluating.at_the_end import splice_at_the_end
 from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.jobs import cell_jobs, producer_jobs
@@ -57,7 +58,7 @@ def run_in_folder(request: Request, backend: Backend, console: Console) -> tuple
             else:
                 log.info("nothing left to train")
                 console.print(f"{folder.path}: nothing left to train")
-                code = _exit_code(show_end(console, folder, opened.ids, costs=[]))
+                code = _show_finished(opened, console, interrupt)
             log.info("end: exit code %d", code)
     return code, folder
 
@@ -75,6 +76,8 @@ def _train_and_report(
         with audience:
             _train(run, backend, audience, interrupt, lost)
         costs = audience.costs()
+        backend.close(clean=True)  # its processes hold the model, which we need next
+        splice_at_the_end(run.folder, run.manifest, console, audience.say, interrupt.check)
         for line in costs:
             log.info("%s", line)
         code = _exit_code(show_end(console, run.folder, run.ids, costs))
@@ -100,6 +103,21 @@ def _train_and_report(
         backend.close(clean=code != STOPPED)
         audience.leave(code)
     return code
+
+
+def _show_finished(run: OpenRun, console: Console, interrupt: Interrupt) -> int:
+    """A run with nothing left to train may have something left to measure."""
+
+    def say(text: str) -> None:
+        log.info("%s", text)
+        console.print(text, soft_wrap=True)
+
+    try:
+        splice_at_the_end(run.folder, run.manifest, console, say, interrupt.check)
+    except Interrupted:
+        console.print("interrupted; the same command goes on where it was")
+        return interrupt.exit_code
+    return _exit_code(show_end(console, run.folder, run.ids, costs=[]))
 
 
 def _train(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mtc_core.errors import ConfigError
 from orchestrator.differing import differing
+from orchestrator.evaluating.show import show_spliced_test
 from orchestrator.pace import pace
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
@@ -130,6 +131,7 @@ def show_end(console: Console, run: RunFolder, ids: list[str], costs: Sequence[s
     for row in rows:
         if row.failure:
             console.print(f"{row.id} stopped: {row.failure}", soft_wrap=True)
+    show_spliced_test(console, run.path)
     known = [row.evaluation["ordinary"]["fvu"] for row in rows if row.evaluation]
     if known:
         console.print(f"mean FVU over {len(known)} transcoders: {sum(known) / len(known):.3f}")

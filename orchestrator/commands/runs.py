@@ -58,6 +58,7 @@ def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
     its training curve."""
     from orchestrator.commands.run_view import curve, figures, show_curve
     from orchestrator.commands.terminal import make_console
+    from orchestrator.evaluating.show import show_spliced_test
     from orchestrator.summary import show_quality
 
     folder = find_run(run, root)
@@ -67,6 +68,7 @@ def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
             click.echo(json.dumps([row.to_dict() for row in rows], indent=2))
         else:
             show_quality(make_console(), rows)
+            show_spliced_test(make_console(), folder)
         return
     lines = curve(folder, transcoder)
     if as_json:

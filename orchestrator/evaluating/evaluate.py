@@ -28,7 +28,7 @@ from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.results import QUALITY, SPLICE, Progress, Results
 from orchestrator.evaluating.subject import Subject
-from orchestrator.evaluating.texts import EvaluationText, own_text, spread, test_half
+from orchestrator.evaluating.texts import EvaluationText, held_test_half, own_text, scored, spread
 from orchestrator.run_folder.folder import RunFolder
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def _measure(
 
 def _text(subject: Subject, wanted: Wanted, listener: Listener) -> EvaluationText:
     if wanted.text is None:
-        return test_half(subject.run)
+        return held_test_half(subject.run)
     model = subject.manifest.model
     tokenizer = load_tokenizer(
         model.name, subject.pins["model"], trust_remote_code=model.trust_remote_code
@@ -114,7 +114,12 @@ def _request(
         "threads": subject.threads,
         "device": subject.device.partition(":")[0],
     }
-    spliced = {**same, "contexts": _digest(contexts), "prefixes": wanted.prefixes}
+    spliced = {
+        **same,
+        "contexts": _digest(contexts),
+        "scored": scored(contexts),
+        "prefixes": wanted.prefixes,
+    }
     # Of the test half the trainers have measured it.
     quality = {QUALITY: {**same, "contexts": _digest(text.contexts)}} if wanted.text else {}
     return {**quality, SPLICE: spliced}
@@ -126,8 +131,16 @@ def _digest(contexts: Contexts) -> str:
 
 
 def _done(results: Results, name: str, request: dict[str, Any]) -> bool:
+    """Whether that, or more of it, is there."""
     found = results.read(name)
-    return found is not None and request == {key: found.get(key) for key in request}
+    if found is None:
+        return False
+    known = {key: found.get(key) for key in request}
+    if name == SPLICE and found.get("scored", 0) > request["scored"]:
+        known["contexts"], known["scored"] = request["contexts"], request["scored"]
+    if name == SPLICE and found.get("prefixes"):
+        known["prefixes"] = request["prefixes"]
+    return known == request
 
 
 def _quality(

@@ -25,6 +25,9 @@ class Listener:
     check: Callable[[], None]
 
 
+QUIET = Listener(lambda text: None, lambda what, share, left: None, lambda: None)
+
+
 @contextmanager
 def listening(
     console: Console,

@@ -24,6 +24,7 @@ from orchestrator.run_folder.disk_errors import disk_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
+EVALUATIONS, TEST = "evaluations", "test"
 QUALITY, SPLICE = "quality.json", "splice.json"
 SAVE_S = 10.0
 _REQUEST = "request"

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results
 from orchestrator.tables import show_rows
 
 TOGETHER = "all together"
 HEADS = ("transcoder", "CE +", "recovered zero/mean", "KL", "top-1 %", "CE + but extreme")
 QUALITY_HEADS = ("transcoder", "FVU by prefix", "all rows", "ridge", "extreme rows/var", "L0")
+
+
+def show_spliced_test(console: Console, run: Path) -> None:
+    """What was measured of a run's test half, if it was."""
+    if splice := Results(run / EVALUATIONS / TEST).read(SPLICE):
+        console.print()
+        show_splice(console, splice)
 
 
 def show_splice(console: Console, splice: Mapping[str, Any]) -> None:

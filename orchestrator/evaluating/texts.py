@@ -18,9 +18,9 @@ from mtc_core.tokens.packing import Contexts, pack
 from mtc_core.tokens.text import documents
 from mtc_core.tokens.token_store import TokenStore
 from mtc_core.tokens.tokenizer import TokenizerFacts
+from orchestrator.evaluating.results import TEST
 from orchestrator.run_folder.folder import RunFolder
 
-TEST = "test"
 OWN_TOKENS = 131_072  # of the user's text, at most, in reading order
 
 
@@ -40,7 +40,7 @@ class EvaluationText:
         }
 
 
-def test_half(run: RunFolder) -> EvaluationText:
+def held_test_half(run: RunFolder) -> EvaluationText:
     """Raises DataError where the run's tokens are gone."""
     return EvaluationText(TEST, None, TokenStore(run.tokens).holdout("test"))
 

@@ -37,7 +37,7 @@ def key(meaning: str, default: Any = ..., unit: str = "", example: str = "") -> 
 def may_change(path: KeyPath) -> bool:
     """Whether a key may differ between two invocations of one run: it decides no bit of the result.
     All others are the identity of a run."""
-    return path[0] in ("resources", "tracking") and path != ("resources", "threads")
+    return path[0] in ("resources", "eval", "tracking") and path != ("resources", "threads")
 
 
 def part(example: str, default: Any = ...) -> Any:

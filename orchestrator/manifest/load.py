@@ -236,7 +236,7 @@ def _homes(word: str, path: KeyPath) -> list[str]:
     """Other sections that have a key of this name, as a user writes it."""
     if word in _section_at(path[:-1]).model_fields:
         return []
-    names = ("train", "data", "model", "defaults", "resources", "tracking")
+    names = ("train", "data", "model", "defaults", "resources", "eval", "tracking")
     return [f"{name}.{word}" for name in names if word in _section_at((name,)).model_fields]
 
 

@@ -251,6 +251,17 @@ class ResourcesSection(Section):
     )
 
 
+class EvalSection(Section):
+    """What is measured of a suite when it is done. May change at any time."""
+
+    spliced_tokens: Annotated[int | Auto, auto_or(count(0))] = key(
+        "Test tokens on which the model predicts with transcoders in place of what they predict; "
+        "0: none. `auto` is 1,024, unless that would take more than ten minutes.",
+        AUTO,
+        "tokens",
+    )
+
+
 class TrackingSection(Section):
     """Where metrics go beside the run folder."""
 
@@ -284,6 +295,7 @@ class Manifest(Section):
     defaults: TranscoderFields = part("{group_sizes: [768, 1536], k: 64}", TranscoderFields())
     transcoders: Annotated[tuple[Entry, ...], non_empty()] = part(f"[{ENTRY}]")
     resources: ResourcesSection = part("{threads: 8}", ResourcesSection())
+    eval: EvalSection = part("{spliced_tokens: 4096}", EvalSection())
     tracking: TrackingSection = part("{wandb: offline}", TrackingSection())
 
     _text: str = PrivateAttr("")

@@ -144,7 +144,9 @@ class RunFolder:
             if self.trained():
                 raise ConfigError(self._refusal(differing, recorded, now["specs"]))
             return Found(dict(resolved), tuple(differing), resumed=False)
-        changes = [c for key in ("resources", "tracking") for c in differences(before, now, key)]
+        changes = [
+            c for key in ("resources", "eval", "tracking") for c in differences(before, now, key)
+        ]
         return Found(now, tuple(changes), resumed=True)
 
     def begin(self, resolved: Mapping[str, Any], manifest_text: str) -> None:

@@ -70,6 +70,7 @@ FREE = {
     "resources.cells": ("3", 'was "auto", now 3'),
     "resources.checkpoint_minutes": ("60", "was 0.001, now 60.0"),
     "resources.checkpoint_keep": ("1", "was 2, now 1"),
+    "eval.spliced_tokens": ("64", 'was "auto", now 64'),
     "tracking.wandb": ("offline", 'was "off", now "offline"'),
     "tracking.project": ("mine", 'was "mtc-orchestrator", now "mine"'),
     "tracking.entity": ("me", 'was not given, now "me"'),

@@ -77,6 +77,7 @@ CONTINUES = {
     "resources.prefetch_steps": ("2", 'was "auto", now 2'),
     "resources.checkpoint_minutes": ("1", "was 15.0, now 1.0"),
     "resources.checkpoint_keep": ("3", "was 2, now 3"),
+    "eval.spliced_tokens": ("64", 'was "auto", now 64'),
     "tracking.wandb": ("offline", 'was "off", now "offline"'),
     "tracking.project": ("mine", 'was "mtc-orchestrator", now "mine"'),
     "tracking.entity": ("me", 'was not given, now "me"'),

@@ -131,7 +131,8 @@ def test_every_key_has_a_meaning_and_sections_are_closed() -> None:
 
     visit(SCHEMA, "")
     assert closed == [
-        "", ".model", ".data", ".train", ".defaults", ".transcoders[]", ".resources", ".tracking",
+        "", ".model", ".data", ".train", ".defaults", ".transcoders[]", ".resources", ".eval",
+        ".tracking",
     ]  # fmt: skip
     keys = {f"transcoders[0].{name}" for name in SCHEMA["properties"]["transcoders"]["items"]
             ["properties"]}  # fmt: skip

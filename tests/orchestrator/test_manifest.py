@@ -290,4 +290,4 @@ def test_the_key_tables_of_the_readme_are_those_of_the_schema() -> None:
 def test_every_key_is_documented_with_its_default() -> None:
     text = reference()
     assert "| `batch_tokens` | whole number | `8192` | rows |  | Rows of one step. |" in text
-    assert text.count("| key | accepts | default | unit | may change | meaning |") == 8
+    assert text.count("| key | accepts | default | unit | may change | meaning |") == 9

@@ -53,7 +53,16 @@ def test_a_mistake_is_told_with_its_line_and_key_and_nothing_is_written(
 def test_there_are_many_mistakes_and_every_kind_of_problem_is_among_them() -> None:
     assert len(MISTAKES) >= 60
     told = "\n".join(line for _, message in MISTAKES.values() for line in message)
-    for key in ("model", "data", "train", "defaults", "transcoders[0]", "resources", "tracking"):
+    for key in (
+        "model",
+        "data",
+        "train",
+        "defaults",
+        "transcoders[0]",
+        "resources",
+        "eval",
+        "tracking",
+    ):
         assert re.search(rf"{re.escape(key)}\.\w+: unknown key", told), key
 
 

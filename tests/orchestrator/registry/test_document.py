@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.evaluating.evaluate import Wanted, evaluate
+from orchestrator.evaluating.listener import QUIET
 from orchestrator.registry.index import APPLICATION_ID, SCHEMA_VERSION, open_index
+from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import NAME as LOCK
 from orchestrator.run_folder.lock import run_lock
 from tests.core.tiny_models import save_tiny_model
@@ -35,6 +38,7 @@ def names(cell: str) -> list[str]:
 
 def pattern(path: str) -> re.Pattern[str]:
     rule = re.escape(path).replace("ID", r"[^/]+").replace("STEP", r"\d{9}")
+    rule = rule.replace("TEXT", r"(?:test|text-[0-9a-f]{8})").replace("NAME", r"[a-z]+")
     return re.compile(rule.replace("NUMBER", r"\d{4,}") + (".*" if path == "wandb/" else ""))
 
 
@@ -50,6 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     manifest = write_manifest(folder, model, tokens=256 * 8, transcoders=pair)
     code, printed = run_here(manifest, folder)
     assert code == 0, printed
+    evaluate(RunFolder(folder, "small"), Wanted(text="python-docs", tokens=64), QUIET)
     open_index(folder / "small").close()
     return [folder / "small", make_run(folder / "other")]
 
@@ -75,6 +80,7 @@ def test_every_file_described_is_written_by_a_run(runs: list[Path]) -> None:
         found = {path for run in runs for file in files(run) for path in described_as(file)}
     # This corpus is read to its end or not, as its size has it; W&B is off.
     elsewhere = {"tokens/end.json", "tracking.json", "wandb/"}
+    elsewhere.add("evaluations/TEXT/NAME.progress.safetensors")  # of one that was interrupted
     described = {path for path in DESCRIBED if not path.endswith("/") or path == "wandb/"}
     assert described - found <= elsewhere
 
