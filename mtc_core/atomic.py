@@ -54,9 +54,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     yield temporary
     readers = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors asks nobody
-    for file in sorted(temporary.iterdir()):
-        file.chmod(readers)
-        sync(file)
+    for entry in sorted(temporary.rglob("*")):
+        if not entry.is_dir():
+            entry.chmod(readers)
+        sync(entry)
     sync(temporary)
     if path.exists():
         doomed = _doomed(path)

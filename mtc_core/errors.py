@@ -7,6 +7,7 @@
     │   └── ReadingStopped        a source that broke off; the same request may do later
     ├── ModelError                weights or a tokenizer that cannot be loaded
     ├── CheckpointError           a checkpoint or a saved transcoder that cannot be used
+    ├── ExportError               a format that cannot express a suite, a folder that is taken
     ├── HubError                  the Hugging Face Hub or W&B: unreachable, refusing, or lacking it
     └── TrainingStopped           one transcoder cannot go on (loss not finite, constant site)
 
@@ -61,6 +62,10 @@ class CheckpointError(MtcError):
 
 class HubError(MtcError):
     """The Hugging Face Hub or W&B cannot be reached, refuses, or lacks what was asked for."""
+
+
+class ExportError(MtcError):
+    """A suite that a format cannot express, or a folder that an export would replace."""
 
 
 class TrainingStopped(MtcError):

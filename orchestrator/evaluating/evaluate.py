@@ -84,7 +84,7 @@ def _measure(
     listener.check()
     if QUALITY in missing:
         progress = Progress(results, QUALITY, asked[QUALITY])
-        found = _quality(subject, model, suite, text.contexts, progress, listener)
+        found = reconstruct(subject, model, suite, text.contexts, listener, progress)
         results.write(QUALITY, {**asked[QUALITY], "text": text.to_dict(), "transcoders": found})
         progress.forget()
     if SPLICE in missing:
@@ -143,21 +143,23 @@ def _done(results: Results, name: str, request: dict[str, Any]) -> bool:
     return known == request
 
 
-def _quality(
+def reconstruct(
     subject: Subject,
     model: LoadedModel,
     suite: dict[str, MatryoshkaTranscoder],
     contexts: Contexts,
-    progress: Progress,
     listener: Listener,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
+    """What `Quality` says of each transcoder on these contexts, by its key. They need not be those
+    of the run. progress: where an interrupted one goes on."""
     sites = [site for tc in suite.values() for site in (tc.spec.source, tc.spec.target)]
     capture = make_capture(model, sites, subject.pins["provider"])
     batch = subject.manifest.model.forward_contexts
     producer = ActivationProducer(capture, None, forward_contexts=batch, device=subject.device)
     kept = {id: Quality(tc) for id, tc in suite.items()}
     passes, first = -(-len(contexts.ids_CT) // batch), 0
-    if saved := progress.read():
+    if progress and (saved := progress.read()):
         first = int(saved["passes"])
         for id, quality in kept.items():
             quality.load(_of(saved, id))
@@ -165,7 +167,7 @@ def _quality(
     for done, part in enumerate(_told("reconstructing", rows, passes - first, listener), start=1):
         for id, tc in suite.items():
             kept[id].add(part[tc.spec.source.tensor], part[tc.spec.target.tensor])
-        if progress.due:
+        if progress and progress.due:
             states = {f"{id}/{k}": v for id, q in kept.items() for k, v in q.state().items()}
             progress.save({"passes": torch.tensor(first + done), **states})
     capture.close()

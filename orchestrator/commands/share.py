@@ -1,0 +1,50 @@
+"""`mtc-orchestrate export`: a finished suite in the format of another tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from orchestrator.commands.options import json_option, root_option
+
+NAMES = ("circuit-tracer", "saelens", "sparsify", "gemma-scope")
+
+only_option = click.option(
+    "--only", multiple=True, metavar="ID", help="Only transcoders whose id begins so; repeatable."
+)
+
+
+@click.command()
+@click.argument("run")
+@root_option
+@click.option("--format", "format_", type=click.Choice(NAMES), required=True, help="Which tool's.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@only_option
+@json_option
+def export(
+    run: str, root: str, format_: str, out: Path, only: tuple[str, ...], as_json: bool
+) -> None:
+    """Write the finished transcoders of RUN as another tool loads them. What its format cannot
+    hold is refused or, where something near it can be written, measured and labelled."""
+    from orchestrator.commands.terminal import make_console
+    from orchestrator.evaluating.listener import listening
+    from orchestrator.evaluating.subject import Subject
+    from orchestrator.run_folder.find import find_run
+    from orchestrator.run_folder.folder import RunFolder
+    from orchestrator.sharing.exporting import export_run
+
+    folder = find_run(run, root)
+    subject = Subject.of(RunFolder(folder.parent, folder.name))
+    console = make_console(stderr=as_json)
+    with listening(console) as listener:
+        record, how = export_run(subject, format_, out, only, listener)
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    console.print(f"{out}: {len(record['transcoders'])} transcoders as {format_}", soft_wrap=True)
+    for id, one in record["transcoders"].items():
+        if one["lossy"]:
+            console.print(f"{id}: {one['lossy']}", soft_wrap=True)
+    console.print(how, soft_wrap=True)
