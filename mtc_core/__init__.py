@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from mtc_core.guidelines import suggest_group_sizes, suggest_k
     from mtc_core.rows import activation_rows
     from mtc_core.sites import Site
-    from mtc_core.transcoder import MatryoshkaTranscoder, load_suite
+    from mtc_core.suite import load_suite
+    from mtc_core.transcoder import MatryoshkaTranscoder
 
 _HOME = {
     "MatryoshkaTranscoder": "transcoder",
-    "load_suite": "transcoder",
+    "load_suite": "suite",
     "fit": "fitting",
     "TranscoderSpec": "config",
     "TrainConfig": "config",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATE, FACTS, DIGESTS = "state.safetensors", "facts.json", "sha256.json"
+# Of a saved transcoder: FORMAT.md.
+CONFIG, WEIGHTS, REFERENCE = "config.json", "weights.safetensors", "reference.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from mtc_core.checkpoint import DIGESTS, file_digest
+from mtc_core.checkpoint import CONFIG, DIGESTS, WEIGHTS, file_digest
 from mtc_core.errors import CheckpointError, HubError
-from mtc_core.transcoder import CONFIG, WEIGHTS
 
 LISTED = 20  # ids that a message names
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mtc_core.atomic import new_folder, write_json_atomic
-from mtc_core.checkpoint import DIGESTS, file_digest
+from mtc_core.checkpoint import CONFIG, DIGESTS, REFERENCE, WEIGHTS, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError, SiteError
 from mtc_core.metrics import Population
@@ -26,8 +26,6 @@ from mtc_core.reference import Reference
 from mtc_core.selection import topk_lowest_index
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +213,30 @@ class MatryoshkaTranscoder(nn.Module):
             transcoder.reference = Reference.from_tensors(held)
         return transcoder
 
+    @classmethod
+    def from_pretrained(
+        cls, address: str | Path, id: str | None = None, device: str = "cpu"
+    ) -> MatryoshkaTranscoder:
+        """One transcoder of `hf://org/name[@revision]`, fetched without the others, or a folder.
+
+        id: its beginning will do if no other has it; None where there is one only. Raises HubError,
+        and CheckpointError for a damaged one."""
+        if not str(address).startswith("hf://"):
+            return cls.load(Path(address) / (id or ""), device)
+        from mtc_core.hub import fetch_transcoder
+
+        return cls.load(fetch_transcoder(str(address), id), device)
+
+    @classmethod
+    def from_wandb(
+        cls, artifact: str, id: str | None = None, device: str = "cpu"
+    ) -> MatryoshkaTranscoder:
+        """One transcoder of a W&B artifact, `[entity/]project/artifact[:version]`; the rest as
+        `from_pretrained`."""
+        from mtc_core.wandb_artifacts import fetch_wandb
+
+        return cls.load(fetch_wandb(artifact, id), device)
+
 
 def _check_shapes(
     file: Path, tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]
@@ -251,17 +273,3 @@ def expected_shapes(spec: TranscoderSpec, d_in: int, d_out: int) -> dict[str, tu
         "threshold": (F,),
         **({"W_skip": (d_out, d_in)} if spec.skip else {}),
     }
-
-
-def load_suite(run: str | Path, device: str = "cpu") -> dict[str, MatryoshkaTranscoder]:
-    """All finished transcoders of a run folder, by id. Raises CheckpointError if there is none."""
-    folder = Path(run) / "transcoders"
-    if not folder.is_dir():
-        raise CheckpointError(f"{run} is no run folder: there is no {folder}")
-    finals = sorted(path.parent for path in folder.glob(f"*/final/{CONFIG}"))
-    if not finals:
-        raise CheckpointError(
-            f"{folder} holds no finished transcoder; `mtc-orchestrate status {run}` tells how far "
-            "the run is, and running its manifest again continues it"
-        )
-    return {path.parent.name: MatryoshkaTranscoder.load(path, device) for path in finals}

@@ -22,7 +22,7 @@ from orchestrator.commands.options import (
     root_option,
     set_option,
 )
-from orchestrator.commands.share import export
+from orchestrator.commands.share import export, push
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
@@ -136,7 +136,15 @@ def _backend(name: str, address: str | None, dashboard: bool) -> Backend:
     return RayBackend(None if address == "local" else address, dashboard)
 
 
-for command in (init, evaluate, export, cli_runs.status, cli_runs.list_runs, cli_runs.metrics):
+for command in (
+    init,
+    evaluate,
+    export,
+    push,
+    cli_runs.status,
+    cli_runs.list_runs,
+    cli_runs.metrics,
+):
     cli.add_command(command)
 cli.add_command(cli_registry.registry)
 

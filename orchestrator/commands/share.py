@@ -1,4 +1,4 @@
-"""`mtc-orchestrate export`: a finished suite in the format of another tool."""
+"""`mtc-orchestrate export` and `push`: a finished suite for others."""
 
 from __future__ import annotations
 
@@ -48,3 +48,32 @@ def export(
         if one["lossy"]:
             console.print(f"{id}: {one['lossy']}", soft_wrap=True)
     console.print(how, soft_wrap=True)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("address", metavar="hf://ORG/NAME")
+@root_option
+@only_option
+@click.option(
+    "--format", "format_", type=click.Choice(NAMES), help="Send it as this tool loads it."
+)
+@click.option("--private", is_flag=True, help="Make the repository private, or refuse.")
+def push(
+    run: str, address: str, root: str, only: tuple[str, ...], format_: str | None, private: bool
+) -> None:
+    """Send the finished transcoders of RUN, with a model card, to the Hugging Face Hub, or to a W&B
+    project (wandb://PROJECT). Tokens are those of HF_TOKEN and WANDB_API_KEY."""
+    from orchestrator.commands.terminal import make_console
+    from orchestrator.evaluating.listener import listening
+    from orchestrator.evaluating.subject import Subject
+    from orchestrator.run_folder.find import find_run
+    from orchestrator.run_folder.folder import RunFolder
+    from orchestrator.sharing.pushing import push_run
+
+    folder = find_run(run, root)
+    subject = Subject.of(RunFolder(folder.parent, folder.name))
+    console = make_console()
+    with listening(console) as listener:
+        there = push_run(subject, address, only, format_, private, listener)
+    console.print(there, soft_wrap=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from mtc_core.checkpoint import DIGESTS, file_digest
+from mtc_core.checkpoint import DIGESTS, REFERENCE, WEIGHTS, file_digest
 from mtc_core.errors import CheckpointError, ConfigError, ModelError
 from mtc_core.model.model_source import LoadedModel, load_model
-from mtc_core.transcoder import REFERENCE, WEIGHTS, MatryoshkaTranscoder
+from mtc_core.transcoder import MatryoshkaTranscoder
 from orchestrator.manifest import Manifest
 from orchestrator.run_folder.folder import RunFolder
 

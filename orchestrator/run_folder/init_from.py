@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtc_core.checkpoint import DIGESTS, file_digest
+from mtc_core.checkpoint import CONFIG, DIGESTS, WEIGHTS, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.transcoder import CONFIG, WEIGHTS, MatryoshkaTranscoder, spec_of_config
+from mtc_core.transcoder import MatryoshkaTranscoder, spec_of_config
 from orchestrator.run_folder.disk_errors import disk_errors
 
 

@@ -1,0 +1,104 @@
+"""Send a suite: its own format or another tool's, with a model card, to the Hub or to W&B."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtc_core.atomic import write_bytes_atomic, write_json_atomic
+from mtc_core.errors import ConfigError
+from mtc_core.hub import HubAddress, push_folder
+from mtc_core.wandb_artifacts import push_wandb
+from orchestrator.evaluating.listener import Listener
+from orchestrator.evaluating.subject import Subject
+from orchestrator.run_folder.disk_errors import disk_errors
+from orchestrator.sharing.card import card
+from orchestrator.sharing.chosen import choose
+from orchestrator.sharing.exporting import export_run
+from orchestrator.summary import read_ended
+
+HUB, WANDB = "hf://", "wandb://"
+NATIVE = """\
+```python
+from mtc_core import MatryoshkaTranscoder, load_suite
+
+tc = {one}
+suite = {all}  # id -> transcoder
+```
+
+In other tools: `mtc-orchestrate export` writes circuit-tracer's, SAELens's, sparsify's and Gemma \
+Scope's formats from a run, and `push --format` sends them."""
+
+
+def push_run(
+    subject: Subject,
+    address: str,
+    only: Sequence[str],
+    format: str | None,
+    private: bool,
+    listener: Listener,
+) -> str:
+    """Where it is now. Raises MtcError; the address is looked at before anything is prepared."""
+    to_wandb = address.startswith(WANDB)
+    if to_wandb and (format or private):
+        raise ConfigError("--format and --private are for hf:// addresses")
+    if not to_wandb:
+        if not address.startswith(HUB):
+            raise ConfigError(f"{address}: write hf://org/name, or wandb://[entity/]project")
+        HubAddress.parse(address)
+    ids = choose(subject, only)
+    with tempfile.TemporaryDirectory(prefix="mtc-push-") as scratch:
+        folder = Path(scratch) / "suite"
+        with disk_errors(folder, "written"):
+            if format:
+                export_run(subject, format, folder, only, listener)
+            else:
+                _prepare(subject, ids, folder, address)
+        listener.progress(f"sending to {address}", 0.0, None)
+        name = subject.manifest.name
+        if to_wandb:
+            project = address.removeprefix(WANDB)
+            return push_wandb(folder, project, name, _facts(subject, ids))
+        message = f"{name}: {len(ids)} transcoders of {subject.manifest.model.name}"
+        return push_folder(folder, address, private=private, message=message)
+
+
+def _prepare(subject: Subject, ids: Sequence[str], folder: Path, address: str) -> None:
+    """README.md, suite.json, and each transcoder's own files, linked where they can be."""
+    folder.mkdir()
+    for id in ids:
+        shutil.copytree(subject.run.transcoder(id).final, folder / id)
+    write_json_atomic(folder / "suite.json", _facts(subject, ids))
+    text = card(subject, ids, "mtc-transcoder", _how(address, subject.manifest.name, ids[0]))
+    write_bytes_atomic(folder / "README.md", text.encode())
+
+
+def _how(address: str, name: str, id: str) -> str:
+    if address.startswith(WANDB):
+        artifact = f"{address.removeprefix(WANDB)}/{name}:latest"
+        one = f'MatryoshkaTranscoder.from_wandb("{artifact}", "{id}")'
+        every = f'load_suite("wandb://{artifact}")'
+    else:
+        one = f'MatryoshkaTranscoder.from_pretrained("{address}", "{id}")'
+        every = f'load_suite("{address}")'
+    return NATIVE.format(one=one, all=every)
+
+
+def _facts(subject: Subject, ids: Sequence[str]) -> dict[str, Any]:
+    """suite.json: what it is, and held-out figures by id."""
+    evaluations = {row.id: row.evaluation for row in read_ended(subject.run, ids)}
+    return {
+        "format": "mtc-suite",
+        "format_version": 1,
+        "name": subject.manifest.name,
+        "model": {"name": subject.manifest.model.name, "commit": subject.pins["model"]},
+        "data": subject.manifest.data.path,
+        "transcoders": {
+            id: {"fvu": one["ordinary"]["fvu"], "fvu_all": one["all"]["fvu"],
+                 "l0": one["ordinary"]["l0"]} if (one := evaluations[id]) else {}
+            for id in ids
+        },
+    }  # fmt: skip
