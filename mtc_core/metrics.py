@@ -165,6 +165,7 @@ class Population:
             "fvu_by_prefix": fvu,
             "fvu_bias_only": float(self.sse_P[0] / self.target.variance),
             "fvu_ridge": self.baseline_sse / self.target.variance,
+            "relative_l2": float(self.sse_P[-1]) / self.target.squares,
             "cosine_by_prefix": (self.cosine_P[1:] / self.rows).tolist(),
             "l0": self.l0,
             "never_fired_share": float((self.fired_F == 0).double().mean()),

@@ -19,6 +19,7 @@ from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.suite import Suite, training_seconds
 from orchestrator.tables import show_rows
+from orchestrator.verdict import verdict_lines
 from orchestrator.view import clock
 
 
@@ -87,11 +88,7 @@ def _remarks(rows: Sequence[Ended]) -> Iterator[str]:
     widths = {tuple(accumulate(row.spec.get("group_sizes", ()))) for row in rows}
     if len(widths) == 1 and (only := widths.pop()):
         yield f"prefixes: the first {', '.join(f'{width:,}' for width in only)} latents"
-    ordinary = {row.id: row.evaluation["ordinary"] for row in rows if row.evaluation}
-    plain = [id for id, figures in ordinary.items() if figures["fvu"] > figures["fvu_ridge"]]
-    if plain:
-        few = ", ".join(plain[:3]) + (f" and {len(plain) - 3} more" if len(plain) > 3 else "")
-        yield f"worse than a linear map (ridge): {few}; train longer, or raise k or the sizes"
+    yield from verdict_lines({row.id: row.evaluation for row in rows if row.evaluation})
 
 
 def _cells(row: Ended) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from orchestrator.run_folder.folder import RunFolder
 from orchestrator.status_file import read_status
 from orchestrator.summary import Ended, read_ended
 from orchestrator.tables import show_rows
+from orchestrator.verdict import broken_rules, passes_the_guide
 
 CURVE_LINES = 20
 BATCH_FIGURES = ("fvu", "fvu_by_prefix", "l0", "dead_share")
@@ -95,6 +96,17 @@ def figures(folder: Path) -> list[Ended]:
     if recorded is None:  # it was there when the folder was found
         raise ConfigError(f"{folder} is just being begun anew; look again in a moment")
     return read_ended(run, list(recorded["specs"]))
+
+
+def rows_with_verdicts(rows: list[Ended]) -> list[dict[str, Any]]:
+    """JSON-able, for programs: what people see in a table and beneath it."""
+    evaluations = {row.id: row.evaluation for row in rows if row.evaluation}
+    broken = broken_rules(evaluations)
+    verdicts = {
+        id: {"breaks": broken[id], "passes_the_guide": passes_the_guide(one)}
+        for id, one in evaluations.items()
+    }
+    return [{**row.to_dict(), "verdict": verdicts.get(row.id)} for row in rows]
 
 
 def curve(folder: Path, prefix: str) -> list[dict[str, Any]]:

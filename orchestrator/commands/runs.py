@@ -56,7 +56,7 @@ def list_runs(root: str, as_json: bool) -> None:
 def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
     """Show the held-out figures of RUN or, given the ID of a transcoder (its beginning is enough),
     its training curve."""
-    from orchestrator.commands.run_view import curve, figures, show_curve
+    from orchestrator.commands.run_view import curve, figures, rows_with_verdicts, show_curve
     from orchestrator.commands.terminal import make_console
     from orchestrator.evaluating.show import show_spliced_test
     from orchestrator.summary import show_quality
@@ -65,7 +65,7 @@ def metrics(run: str, transcoder: str | None, root: str, as_json: bool) -> None:
     if transcoder is None:
         rows = figures(folder)
         if as_json:
-            click.echo(json.dumps([row.to_dict() for row in rows], indent=2))
+            click.echo(json.dumps(rows_with_verdicts(rows), indent=2))
         else:
             show_quality(make_console(), rows)
             show_spliced_test(make_console(), folder)

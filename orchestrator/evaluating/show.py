@@ -30,14 +30,14 @@ def show_splice(console: Console, splice: Mapping[str, Any]) -> None:
         console.print(
             f"spliced, on {splice['tokens']:,} tokens of {where}; the model's own cross-entropy "
             f"(CE) is {splice['ce_clean']:.3f} nats",
-            soft_wrap=True,
+            soft_wrap=splice["text"]["path"] is not None,  # a path is not ours to fold
         )
         rows = [(id, *_cells(figures)) for id, figures in splice["transcoders"].items()]
         if splice["joint"]:
             rows.append((TOGETHER, *_cells(splice["joint"])))
         show_rows(console, HEADS, rows)
     for line in _remarks(splice):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def show_prefixes(console: Console, splice: Mapping[str, Any]) -> None:
@@ -106,4 +106,4 @@ def _remarks(splice: Mapping[str, Any]) -> Iterator[str]:
         few = ", ".join(backward[:3]) + (f" and {len(backward) - 3} more" * (len(backward) > 3))
         yield f"read from a clean pass, for their source comes after their target: {few}"
     for id, reason in splice["left_out"].items():
-        yield f"{id} is not spliced: {reason}"
+        yield f"not spliced: {id}: {reason}"

@@ -103,7 +103,7 @@ def session(tmp_path_factory) -> Path:
     return folder
 
 
-# The quickstart's model is no dependency, and a hub is not at hand: .ci/run and test_share do these.
+# The quickstart's model is no dependency, and no hub is at hand: .ci/run and test_share do these.
 ELSEWHERE = {"run manifests/quickstart.yaml", "push RUN hf://ORG/NAME"}
 SHIPPED = ("validate manifests/", "plan manifests/")
 
