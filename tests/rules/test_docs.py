@@ -178,6 +178,24 @@ def test_the_snippet_of_the_guide_trains_one_transcoder(session, monkeypatch, ca
     assert MatryoshkaTranscoder.load(session / "my_transcoder").d_sae == 16 * 32
 
 
+def test_the_guides_other_snippet_uses_it(session, monkeypatch, capsys):
+    monkeypatch.chdir(session)  # after the one that trains it
+    exec(snippets(GUIDE)[1], {})
+    assert "torch.Size([10, 32])" in capsys.readouterr().out
+
+
+def test_what_the_guide_says_is_said_is_in_the_code():
+    table = GUIDE.split("## When something is wrong")[1].split("\n## ")[0]
+    said = re.findall(r"^\| [^|]+ \| `([^`]+)`", table, re.M)
+    sources = "".join(
+        re.sub(r'"\s*\n\s*f?"', "", path.read_text())  # a sentence over several lines of code
+        for folder in ("mtc_core", "orchestrator")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    assert len(said) == 7
+    assert not [text for text in said if text not in sources]
+
+
 def test_the_guide_lists_what_it_needs_of_the_metrics(run):
     line = json.loads(next(run.glob("transcoders/*/metrics.jsonl")).read_text().splitlines()[0])
     table = GUIDE.split("## Watching a run")[1].split("\n## ")[0]
