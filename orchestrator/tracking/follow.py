@@ -21,8 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
-from orchestrator.tracking.names import STEP, held_out_figures, history_row
+from orchestrator.tracking.names import STEP, held_out_figures, history_row, spliced_figures
 from orchestrator.tracking.processes import end_children
 from orchestrator.tracking.tail import Tail
 from orchestrator.tracking.tracking_file import Destination, TrackingFile
@@ -75,6 +76,7 @@ class Suite:
             id: Tail(place.metrics, given_bytes.get(id, 0)) for id, place in self._folders.items()
         }
         self._done: set[str] = set()
+        self._splice: Path | None = folder / EVALUATIONS / TEST / SPLICE
 
     def new_rows(self) -> list[dict[str, float]]:
         """What has been logged since, a row a step: transcoders that kept pace share rows."""
@@ -86,12 +88,16 @@ class Suite:
         return [rows[step] for step in sorted(rows)]
 
     def new_figures(self) -> dict[str, float]:
-        """Held-out figures of the transcoders that are done since the last call."""
+        """Held-out figures of the transcoders that are done since the last call; of the suite in
+        its model, once they are there."""
         figures: dict[str, float] = {}
         for id, place in self._folders.items():
             if id not in self._done and place.final.exists():
                 self._done.add(id)
                 figures |= held_out_figures(id, json.loads(place.evaluation.read_bytes()))
+        if self._splice and self._splice.exists():
+            figures |= spliced_figures(json.loads(self._splice.read_bytes()))
+            self._splice = None
         return figures
 
     @property

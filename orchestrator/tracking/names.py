@@ -55,6 +55,20 @@ def held_out_figures(id: str, evaluation: Mapping[str, Any]) -> dict[str, float]
     return _under(f"{id}/test", figures)
 
 
+def spliced_figures(splice: Mapping[str, Any]) -> dict[str, float]:
+    """What a suite does to its model, of splice.json: `<id>/spliced/<name>`, and of all together
+    `suite/spliced/<name>`."""
+    each = dict(splice["transcoders"])
+    if splice["joint"]:
+        each["suite"] = splice["joint"]
+    named = ("ce", "ce_increase", "ce_recovered_zero", "ce_recovered_mean", "kl", "top1_agreement")
+    found: dict[str, float] = {}
+    for id, one in each.items():
+        known = {name: one[name] for name in named if one[name] is not None}
+        found |= _under(f"{id}/spliced", known)
+    return found
+
+
 def _by_prefix(fvu: list[float]) -> dict[str, float]:
     return {f"fvu_prefix_{i}": value for i, value in enumerate(fvu, start=1)}
 

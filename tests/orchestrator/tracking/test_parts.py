@@ -8,10 +8,11 @@ import pytest
 
 from mtc_core.held_out import HeldOut
 from orchestrator.cells.transcoder_run import TranscoderRun
+from orchestrator.evaluating.results import SPLICE, Results
 from orchestrator.manifest.schema import TrackingSection
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.tracking import make_tracker
-from orchestrator.tracking.follow import SETTLED_S, Settling
+from orchestrator.tracking.follow import SETTLED_S, Settling, Suite
 from orchestrator.tracking.names import held_out_figures, history_row
 from orchestrator.tracking.tail import Tail
 from orchestrator.tracking.tracking_file import NAME, Destination, TrackingFile
@@ -80,6 +81,20 @@ def test_evaluation_has_the_figures_that_tracking_hands_over() -> None:
     figures = held_out_figures(A, held_out.summary())
     assert all(isinstance(value, float) for value in figures.values())
     assert figures[f"{A}/test/fvu"] == figures[f"{A}/test/fvu_prefix_3"]
+
+
+def test_the_suite_in_its_model_is_handed_over_once(tmp_path: Path) -> None:
+    one = {"ce": 3.5, "ce_increase": 0.5, "ce_recovered_zero": 0.9, "ce_recovered_mean": None,
+           "kl": 0.2, "top1_agreement": 0.8, "by_prefix": None}  # fmt: skip
+    suite = Suite(tmp_path, {A: {"aux_weight": 0.1}}, {})
+    assert suite.new_figures() == {}
+    Results(tmp_path / "evaluations" / "test").write(
+        SPLICE, {"transcoders": {A: one}, "joint": one}
+    )
+    figures = suite.new_figures()
+    assert figures[f"{A}/spliced/kl"] == figures["suite/spliced/kl"] == 0.2
+    assert f"{A}/spliced/ce_recovered_mean" not in figures and len(figures) == 10
+    assert suite.new_figures() == {}
 
 
 def test_only_whole_lines_are_read_and_each_once(tmp_path: Path) -> None:
