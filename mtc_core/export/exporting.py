@@ -17,6 +17,7 @@ from mtc_core.errors import ExportError
 from mtc_core.export.circuit_tracer import CIRCUIT_TRACER
 from mtc_core.export.facts import Format, Suite, SuiteFacts
 from mtc_core.export.gemma_scope import GEMMA_SCOPE
+from mtc_core.export.llamascopium import LLAMASCOPIUM
 from mtc_core.export.saelens import SAELENS
 from mtc_core.export.sparsify import SPARSIFY
 from mtc_core.transcoder import MatryoshkaTranscoder
@@ -25,6 +26,7 @@ FORMATS: dict[str, Format] = {
     "circuit-tracer": CIRCUIT_TRACER,
     "saelens": SAELENS,
     "sparsify": SPARSIFY,
+    "llamascopium": LLAMASCOPIUM,
     "gemma-scope": GEMMA_SCOPE,
 }
 RECORD = "export.json"

@@ -9,7 +9,7 @@ import click
 
 from orchestrator.commands.options import json_option, root_option
 
-NAMES = ("circuit-tracer", "saelens", "sparsify", "gemma-scope")
+NAMES = ("circuit-tracer", "saelens", "sparsify", "llamascopium", "gemma-scope")
 
 only_option = click.option(
     "--only", multiple=True, metavar="ID", help="Only transcoders whose id begins so; repeatable."

@@ -29,8 +29,8 @@ tc = {one}
 suite = {all}  # id -> transcoder
 ```
 
-In other tools: `mtc-orchestrate export` writes circuit-tracer's, SAELens's, sparsify's and Gemma \
-Scope's formats from a run, and `push --format` sends them."""
+In other tools: `mtc-orchestrate export` writes circuit-tracer's, SAELens's, sparsify's, \
+llamascopium's and Gemma Scope's formats from a run, and `push --format` sends them."""
 
 
 def push_run(

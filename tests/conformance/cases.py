@@ -29,12 +29,14 @@ FORMATS = {
     "circuit_tracer": "circuit-tracer",
     "saelens": "saelens",
     "sparsify": "sparsify",
+    "llamascopium": "llamascopium",
 }
 _AT_MLP = ("topk", "topk-skip", "mlp")
 WHOLE = {
     "circuit_tracer": ("batchtopk", "skip", *_AT_MLP, "normalized", "early"),  # it replaces MLPs
     "saelens": tuple(KINDS),
     "sparsify": (*_AT_MLP, "block"),  # it reads a module's input
+    "llamascopium": ("batchtopk", "topk", "mlp", "normalized", "block"),  # no skip connections
 }
 
 
@@ -103,6 +105,8 @@ def _hook_earlier(folder: Path) -> None:
 
 
 def _lower_threshold(name: str, tensor: Tensor) -> Tensor:
+    if name.endswith("log_jumprelu_threshold"):
+        return tensor - 1
     return tensor * 0 if name.endswith("threshold") else tensor
 
 
@@ -128,6 +132,7 @@ DAMAGED = {
     "circuit_tracer": (*_OF_ALL, "input hook earlier", "model changed"),
     "saelens": _OF_ALL,
     "sparsify": ("layers swapped", "skip lost", "k one more"),
+    "llamascopium": ("layers swapped", "threshold lowered"),
 }
 
 

@@ -4,6 +4,8 @@ What is exported was really trained, and the activations are those of its model 
 mtc_core.capture takes them. Damaged exports must show, or agreement would mean nothing.
 """
 
+import sys
+
 import pytest
 import torch
 from transformers import AutoModel
@@ -15,10 +17,16 @@ pytestmark = pytest.mark.conformance
 
 ROUNDING = 1e-5  # float32, in another order
 ORDER = ("acts", "y", "features", "logits")  # each can be right only if those before it are
+LLAMASCOPIUM = pytest.mark.skipif(sys.version_info >= (3, 13), reason="wants Python below 3.13")
 
 
 def pairs(table):
-    return [(program, name) for program, names in table.items() for name in names]
+    marks = {"llamascopium": LLAMASCOPIUM}
+    return [
+        pytest.param(program, name, marks=marks.get(program, ()))
+        for program, names in table.items()
+        for name in names
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,3 +97,11 @@ def test_sparsify_takes_a_module_for_what_a_transcoder_is_of(found, suites, case
         assert name in modules and entry["transcode"]
         assert entry["skip"] == ("skip" in case)
     assert len(entries) == len(suites[case].transcoders)
+
+
+@LLAMASCOPIUM
+@pytest.mark.parametrize("case", WHOLE["llamascopium"])
+def test_llamascopium_knows_which_sites_a_transcoder_is_of(found, suites, case):
+    entries = found("llamascopium")["cases"][case]["entries"]
+    for id, tc in suites[case].by_layer():
+        assert entries[id]["hooks"] == [tc.spec.source.hook, tc.spec.target.hook]

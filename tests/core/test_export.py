@@ -13,6 +13,7 @@ from mtc_core import MatryoshkaTranscoder
 from mtc_core.errors import ExportError
 from mtc_core.export import SuiteFacts, export_suite
 from mtc_core.export.exporting import Change, Export
+from mtc_core.export.llamascopium import _expansion
 from mtc_core.sites import Site
 from tests.core import small
 
@@ -120,6 +121,26 @@ def test_gemma_scope_files_give_our_outputs(tmp_path):
     pre = rows().numpy() @ w["W_enc"] + w["b_enc"]
     y = (pre * (pre > w["threshold"])) @ w["W_dec"] + w["b_dec"]
     assert np.allclose(y, tc(rows()).numpy(), atol=1e-4)
+
+
+def test_llamascopium_files_give_our_outputs(tmp_path):
+    suite = suite_of(0)
+    export_suite(suite, "llamascopium", tmp_path / "x", FACTS)
+    ((id, tc),) = suite.items()
+    w = load_file(tmp_path / "x" / id / "sae_weights.safetensors")
+    pre = rows() @ w["W_E"] + w["b_E"]
+    y = (pre * (pre > w["activation_function.log_jumprelu_threshold"].exp())) @ w["W_D"] + w["b_D"]
+    assert torch.allclose(y, tc(rows()), atol=1e-4)
+    config = json.loads((tmp_path / "x" / id / "config.json").read_text())
+    assert int(config["d_model"] * config["expansion_factor"]) == tc.d_sae
+    assert (config["act_fn"], config["norm_activation"]) == ("jumprelu", "inference")
+
+
+def test_llamascopium_gets_every_size_back_from_a_factor():
+    for d_in in (49, 768, 896):
+        for d_sae in range(1, 3 * d_in):
+            assert int(d_in * _expansion(d_in, d_sae)) == d_sae
+    assert int(49 * (1 / 49)) == 0, "the plain factor would do"
 
 
 def test_topk_as_a_threshold_is_lossy_and_told(tmp_path):
