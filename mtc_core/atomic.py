@@ -48,6 +48,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     A folder that already stands at `path` is replaced; what an earlier process left half-written
     beside it is removed.
     """
+    assert path.name, "a folder needs a name: resolve() gives `.` one"
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -9,7 +9,7 @@ B rows · I, O source and target widths
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ class Reference:
         """Rows too far from the centre of either site, bool [B] (maths: extreme rows)."""
         distance_x, distance_y = row_distance(x_BI, self.mu_I), row_distance(y_BO, self.nu_O)
         return is_far(distance_x, distance_y, self.median_x, self.median_y)
+
+    def to(self, device: torch.device) -> Reference:
+        ridge = Ridge(self.ridge.W_IO.to(device), self.ridge.b_O.to(device))
+        return replace(self, mu_I=self.mu_I.to(device), nu_O=self.nu_O.to(device), ridge=ridge)
 
     def tensors(self) -> dict[str, Tensor]:
         """FORMAT.md has their shapes."""

@@ -67,6 +67,13 @@ class MatryoshkaTranscoder(nn.Module):
         W_skip = nn.Parameter(tensors["W_skip"], requires_grad=False) if spec.skip else None
         self.register_parameter("W_skip", W_skip)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> MatryoshkaTranscoder:
+        """To another device or dtype; the reference follows to the device, and stays exact."""
+        super()._apply(fn, recurse)
+        if self.reference is not None:
+            self.reference = self.reference.to(self.W_enc.device)
+        return self
+
     @property
     def d_in(self) -> int:
         return self.W_enc.shape[1]

@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Event as Flag
 
 from rich.console import Console
@@ -58,7 +59,7 @@ def run_in_folder(request: Request, backend: Backend, console: Console) -> tuple
             else:
                 log.info("nothing left to train")
                 console.print(f"{folder.path}: nothing left to train")
-                code = _show_finished(opened, console, interrupt)
+                code = _show_finished(opened, console, interrupt, lost)
             log.info("end: exit code %d", code)
     return code, folder
 
@@ -77,7 +78,8 @@ def _train_and_report(
             _train(run, backend, audience, interrupt, lost)
         costs = audience.costs()
         backend.close(clean=True)  # its processes hold the model, which we need next
-        splice_at_the_end(run.folder, run.manifest, console, audience.say, interrupt.check)
+        check = partial(_check, interrupt, lost)
+        splice_at_the_end(run.folder, run.manifest, console, audience.say, check)
         for line in costs:
             log.info("%s", line)
         code = _exit_code(show_end(console, run.folder, run.ids, costs))
@@ -105,7 +107,7 @@ def _train_and_report(
     return code
 
 
-def _show_finished(run: OpenRun, console: Console, interrupt: Interrupt) -> int:
+def _show_finished(run: OpenRun, console: Console, interrupt: Interrupt, lost: Flag) -> int:
     """A run with nothing left to train may have something left to measure."""
 
     def say(text: str) -> None:
@@ -113,10 +115,14 @@ def _show_finished(run: OpenRun, console: Console, interrupt: Interrupt) -> int:
         console.print(text, soft_wrap=True)
 
     try:
-        splice_at_the_end(run.folder, run.manifest, console, say, interrupt.check)
+        check = partial(_check, interrupt, lost)
+        splice_at_the_end(run.folder, run.manifest, console, say, check)
     except Interrupted:
         console.print("interrupted; the same command goes on where it was")
         return interrupt.exit_code
+    except LockLost as error:
+        say(f"stopped: {error}")
+        return STOPPED
     return _exit_code(show_end(console, run.folder, run.ids, costs=[]))
 
 
@@ -125,10 +131,7 @@ def _train(
 ) -> None:
     """Bring every transcoder to its end. Whatever stops it, what cells have done is saved."""
 
-    def check() -> None:
-        if lost.is_set():
-            raise LockLost("another driver has taken this run over after a long silence here")
-        interrupt.check()
+    check = partial(_check, interrupt, lost)
 
     def reading(tokens: int, doing: str) -> None:
         check()
@@ -165,6 +168,13 @@ def _train(
         with suppress(Exception):  # the first error is the one to tell
             _save(backend, audience)
         raise
+
+
+def _check(interrupt: Interrupt, lost: Flag) -> None:
+    """Raises LockLost or Interrupted where this invocation is to end."""
+    if lost.is_set():
+        raise LockLost("another driver has taken this run over after a long silence here")
+    interrupt.check()
 
 
 def _save(backend: Backend, audience: Audience) -> list[str]:

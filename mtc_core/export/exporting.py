@@ -6,7 +6,8 @@ nearest one that it can, its *twin*, and labelled with what that costs, measured
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,22 @@ class Export:
             if tc.spec.selection != self._format.selection
         }
 
-    def write(self, out: Path, changes: Mapping[str, Change] | None = None) -> dict[str, Any]:
+    def write(
+        self,
+        out: Path,
+        changes: Mapping[str, Change] | None = None,
+        readme: Callable[[dict[str, Any]], str] | None = None,
+    ) -> dict[str, Any]:
         """Write the folder, which appears whole or not at all, and return its record.
 
-        changes: what was measured of each twin. Raises ExportError if one is missing, or if the
-        folder holds something else."""
-        changes = changes or {}
+        changes: what was measured of each twin. readme: README.md, made of the record. Raises
+        ExportError if a change is missing, or if the folder holds anything but an export."""
+        out, changes = Path(out).resolve(), changes or {}
         if missing := self.twins.keys() - changes.keys():
             raise ExportError(f"{self.format}: what is lost of {min(missing)} was not measured")
         _refuse_foreign(out)
         lossy = {id: self._label(id, changes) for id in self.suite}
-        record = {
+        record: dict[str, Any] = {
             "format": self.format,
             "model": self.facts.model,
             "model_commit": self.facts.commit,
@@ -79,6 +85,9 @@ class Export:
         }
         with new_folder(out) as folder:
             self._format.write({**self.suite, **self.twins}, self.facts, folder, lossy)
+            if readme:
+                (folder / "README.md").write_text(readme(record))
+            record["files"] = sorted(_files(folder))
             write_json_atomic(folder / RECORD, record)
         return record
 
@@ -129,12 +138,25 @@ def _of(change: Change | None) -> dict[str, Any]:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Only an earlier export is replaced."""
-    if out.exists() and not out.is_dir():
+    """Only an earlier export is replaced, and only if nothing has come to it since."""
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise ExportError(f"{out} is a file; give a folder")
-    if out.is_dir() and not (out / RECORD).exists() and next(_entries(out), None):
-        raise ExportError(f"{out} holds other files, which an export would replace; give another")
+    found = set(_files(out))
+    try:
+        known = {RECORD, *json.loads((out / RECORD).read_text())["files"]} if found else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    if foreign := sorted(found - known):
+        raise ExportError(
+            f"{out} holds what is no export of ours ({foreign[0]}), which would be lost; give "
+            "another folder, or move it"
+        )
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    return folder.iterdir()
+def _files(folder: Path) -> Iterator[str]:
+    """Of all files and links below a folder, the relative names."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            yield path.relative_to(folder).as_posix()

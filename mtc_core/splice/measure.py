@@ -15,6 +15,7 @@ C contexts · T positions of a context · V vocabulary · N rows
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mtc_core.errors import DataError, ModelError
 from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
 from mtc_core.splice.edited import EditedModel, Replacement, Tensors, check_spliceable
@@ -32,6 +34,7 @@ from mtc_core.transcoder import MatryoshkaTranscoder
 LOGITS = 1 << 25  # of a chunk: 128 MiB in float32, three times over
 ABLATIONS = ("zero", "mean")
 JOINT = "joint"
+NOT_FINITE = "the model's predictions are not finite with it; train with model.dtype: float32"
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -174,25 +177,43 @@ class SpliceMeasurement:
 
     def summary(self) -> dict[str, Any]:
         """All figures, JSON-able: `tokens` scored, `ce_clean`, and by transcoder and for all
-        together what `figures` gives."""
+        together what `figures` gives; `left_out` are those that make the model's predictions not
+        finite, with the reason. Raises DataError if nothing was scored, ModelError if the model's
+        own predictions are not finite."""
         tokens, ce, _, _ = self.totals["clean"].tolist()
+        if not tokens:
+            raise DataError(
+                "no position is followed by a token to predict; contexts need 3 tokens or more "
+                "(data.context_tokens)"
+            )
+        if not math.isfinite(ce):
+            raise ModelError(
+                "the model's own predictions are not finite; train with model.dtype: float32"
+            )
+        joint_problem = self.joint_problem
+        if joint_problem is None and not self._finite(JOINT):
+            joint_problem = NOT_FINITE
         ce_clean = ce / tokens
-        each = {name: self._of(name, ce_clean) for name in self.stands}
-        joint = None if self.joint_problem else self._of(JOINT, ce_clean)
+        finite = [name for name in self.stands if self._finite(name)]
         return {
             "tokens": int(tokens),
             "ce_clean": ce_clean,
-            "transcoders": each,
-            "joint": joint,
-            "joint_problem": self.joint_problem,
+            "transcoders": {name: self._of(name, ce_clean) for name in finite},
+            "joint": None if joint_problem else self._of(JOINT, ce_clean),
+            "joint_problem": joint_problem,
+            "left_out": {name: NOT_FINITE for name in self.stands if name not in finite},
         }
 
+    def _finite(self, name: str) -> bool:
+        return all(bool(total.isfinite().all()) for total in self._totals_of(name).values())
+
+    def _totals_of(self, name: str) -> dict[str, Tensor]:
+        """By variant."""
+        keys = ((key.rpartition("/"), total) for key, total in self.totals.items())
+        return {variant: total for (of, _, variant), total in keys if of == name}
+
     def _of(self, name: str, ce_clean: float) -> dict[str, Any]:
-        of = {
-            key.rpartition("/")[2]: total
-            for key, total in self.totals.items()
-            if key.rpartition("/")[0] == name
-        }
+        of = self._totals_of(name)
         ablated = {one: float(of[one][1] / of[one][0]) for one in ABLATIONS}
         prefixes = sorted((key for key in of if key.startswith("prefix-")), key=_number)
         by_prefix = [figures(of[key], ce_clean, ablated) for key in prefixes]

@@ -19,16 +19,20 @@ _ASKED = re.compile(
 # full for CUDA and its libraries to begin.
 _HOST = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc")
 _GPU = re.compile(r"CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED")
+_ADVICE = (
+    "lower model.forward_contexts, train.block_batches or train.batch_tokens, give fewer "
+    "transcoders to a device (resources.cells), or end what else uses it"
+)
 
 
 @contextmanager
-def memory_errors(cell: str, device: str) -> Iterator[None]:
+def memory_errors(cell: str, device: str, advice: str = _ADVICE) -> Iterator[None]:
     """Turn what torch, numpy and Python raise for want of memory into ConfigError."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError) as error:
         if where := _where(error, device):
-            raise ConfigError(_message(cell, where, str(error))) from None
+            raise ConfigError(_message(cell, where, str(error), advice)) from None
         raise
 
 
@@ -45,12 +49,8 @@ def _where(error: Exception, device: str) -> str | None:
     return platform.node() if _HOST.search(str(error)) else None
 
 
-def _message(cell: str, where: str, text: str) -> str:
+def _message(cell: str, where: str, text: str, advice: str) -> str:
     asked = _ASKED.search(text)
     amount = asked and (f"{int(asked[1]) / 1e9:.1f} GB" if asked[1] else asked[2])
     wanted = f" (asked for {amount} more)" if amount else ""
-    return (
-        f"{cell}: out of memory on {where}{wanted}; lower model.forward_contexts, "
-        "train.block_batches or train.batch_tokens, give fewer transcoders to a device "
-        "(resources.cells), or end what else uses it"
-    )
+    return f"{cell}: out of memory on {where}{wanted}; {advice}"

@@ -16,15 +16,27 @@ only_option = click.option(
 )
 
 
+model_option = click.option(
+    "--model-name", help="What others call the model, if that is not its name in the manifest."
+)
+
+
 @click.command()
 @click.argument("run")
 @root_option
 @click.option("--format", "format_", type=click.Choice(NAMES), required=True, help="Which tool's.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @only_option
+@model_option
 @json_option
 def export(
-    run: str, root: str, format_: str, out: Path, only: tuple[str, ...], as_json: bool
+    run: str,
+    root: str,
+    format_: str,
+    out: Path,
+    only: tuple[str, ...],
+    model_name: str | None,
+    as_json: bool,
 ) -> None:
     """Write the finished transcoders of RUN as another tool loads them. What its format cannot
     hold is refused or, where something near it can be written, measured and labelled."""
@@ -39,7 +51,7 @@ def export(
     subject = Subject.of(RunFolder(folder.parent, folder.name))
     console = make_console(stderr=as_json)
     with listening(console) as listener:
-        record, how = export_run(subject, format_, out, only, listener)
+        record, how = export_run(subject, format_, out, only, model_name, listener)
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return
@@ -59,8 +71,15 @@ def export(
     "--format", "format_", type=click.Choice(NAMES), help="Send it as this tool loads it."
 )
 @click.option("--private", is_flag=True, help="Make the repository private, or refuse.")
+@model_option
 def push(
-    run: str, address: str, root: str, only: tuple[str, ...], format_: str | None, private: bool
+    run: str,
+    address: str,
+    root: str,
+    only: tuple[str, ...],
+    format_: str | None,
+    private: bool,
+    model_name: str | None,
 ) -> None:
     """Send the finished transcoders of RUN, with a model card, to the Hugging Face Hub, or to a W&B
     project (wandb://PROJECT). Tokens are those of HF_TOKEN and WANDB_API_KEY."""
@@ -75,5 +94,5 @@ def push(
     subject = Subject.of(RunFolder(folder.parent, folder.name))
     console = make_console()
     with listening(console) as listener:
-        there = push_run(subject, address, only, format_, private, listener)
+        there = push_run(subject, address, only, format_, private, model_name, listener)
     console.print(there, soft_wrap=True)

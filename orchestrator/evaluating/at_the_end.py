@@ -3,6 +3,7 @@ transcoders are done and saved; nothing that goes wrong here makes a run fail.""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from rich.console import Console
@@ -10,11 +11,14 @@ from rich.console import Console
 from mtc_core.errors import MtcError
 from orchestrator.evaluating.evaluate import TooSlow, Wanted, evaluate
 from orchestrator.evaluating.listener import listening
+from orchestrator.interrupts import Interrupted
 from orchestrator.manifest import Manifest
 from orchestrator.manifest.scalars import AUTO
 from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.lock import LockLost
 from orchestrator.view import clock
 
+log = logging.getLogger("mtc")
 TOKENS, PATIENCE_S = 1024, 600.0  # of `auto`
 
 
@@ -25,8 +29,8 @@ def splice_at_the_end(
     say: Callable[[str], None],
     check: Callable[[], None],
 ) -> None:
-    """Measure as many tokens as eval.spliced_tokens says, unless they are measured. Raises what
-    `check` raises; the next invocation then goes on."""
+    """Measure as many tokens as eval.spliced_tokens says, unless they are measured. Raises
+    Interrupted and LockLost, of `check`, alone; the next invocation then goes on."""
     tokens, patience_s = manifest.eval.spliced_tokens, None
     if tokens == AUTO:
         tokens, patience_s = TOKENS, PATIENCE_S
@@ -34,11 +38,18 @@ def splice_at_the_end(
     if not tokens or not any(run.transcoders.glob("*/final")):
         return
     wanted = Wanted(tokens=tokens, prefixes=False, patience_s=patience_s)
-    later = f"`mtc-orchestrate eval {run.path}` does it"
     try:
         with listening(console, check, say) as listener:
             evaluate(run, wanted, listener)
     except TooSlow as error:
-        say(f"not spliced: {tokens:,} tokens would take {clock(error.seconds)} here; {later}")
+        say(
+            f"not spliced: {tokens:,} tokens would take {clock(error.seconds)} here; "
+            f"`mtc-orchestrate eval {run.path}` does it"
+        )
     except MtcError as error:
-        say(f"not spliced: {error}; {later}")
+        say(f"not spliced: {error}")
+    except (Interrupted, LockLost):
+        raise
+    except Exception as error:
+        log.exception("the suite was not spliced")
+        say(f"not spliced: {type(error).__name__}: {error}; traceback in {run.log}")

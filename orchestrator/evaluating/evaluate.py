@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 
 from mtc_core.capture import make_capture
-from mtc_core.errors import SiteError, TrainingStopped
+from mtc_core.errors import MtcError, SiteError, TrainingStopped
 from mtc_core.model.model_source import LoadedModel, load_tokenizer
 from mtc_core.producer import ActivationProducer
 from mtc_core.quality import Quality
@@ -28,9 +29,10 @@ from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.results import QUALITY, SPLICE, Progress, Results
 from orchestrator.evaluating.subject import Subject
-from orchestrator.evaluating.texts import EvaluationText, held_test_half, own_text, scored, spread
+from orchestrator.evaluating.texts import EvaluationText, held_test_half, own_text, spread
 from orchestrator.run_folder.folder import RunFolder
 
+ADVICE = "splice fewer transcoders at once, or end what else uses it"
 T = TypeVar("T")
 
 
@@ -60,11 +62,14 @@ def evaluate(run: RunFolder, wanted: Wanted, listener: Listener) -> Results:
     torch.set_num_threads(subject.threads)
     text = _text(subject, wanted, listener)
     results = Results(run.evaluations / text.name)
+    wanted = _no_less(results, wanted, subject)
     contexts = spread(text.contexts, wanted.tokens)
     asked = _request(subject, text, contexts, wanted)
     missing = [name for name, request in asked.items() if not _done(results, name, request)]
     if missing:
-        with memory_errors("eval", subject.device):
+        results.check_writable()
+        subject.check_memory()
+        with memory_errors("eval", subject.device, ADVICE):
             _measure(subject, text, contexts, wanted, results, asked, missing, listener)
     return results
 
@@ -80,16 +85,19 @@ def _measure(
     listener: Listener,
 ) -> None:
     listener.progress("loading the model and the suite", 0.0, None)
-    model, suite = subject.load_model(), subject.load_suite()
+    model = subject.load_model()
+    suite, left_out = subject.load_suite()
     listener.check()
     if QUALITY in missing:
         progress = Progress(results, QUALITY, asked[QUALITY])
         found = reconstruct(subject, model, suite, text.contexts, listener, progress)
+        found |= {id: {"problem": reason} for id, reason in left_out.items()}
         results.write(QUALITY, {**asked[QUALITY], "text": text.to_dict(), "transcoders": found})
         progress.forget()
     if SPLICE in missing:
         progress = Progress(results, SPLICE, asked[SPLICE])
         found = _splice(subject, model, suite, contexts, wanted, progress, listener)
+        found["left_out"] |= left_out
         results.write(SPLICE, {**asked[SPLICE], "text": text.to_dict(), **found})
         progress.forget()
 
@@ -117,7 +125,7 @@ def _request(
     spliced = {
         **same,
         "contexts": _digest(contexts),
-        "scored": scored(contexts),
+        "asked_tokens": wanted.tokens,
         "prefixes": wanted.prefixes,
     }
     # Of the test half the trainers have measured it.
@@ -130,17 +138,19 @@ def _digest(contexts: Contexts) -> str:
     return hashlib.sha256(b"".join(both)).hexdigest()[:16]
 
 
+def _no_less(results: Results, wanted: Wanted, subject: Subject) -> Wanted:
+    """At least what is there already of these weights: a larger measurement is not replaced by a
+    smaller one."""
+    found = results.read(SPLICE)
+    if found is None or found["weights"] != subject.weights():
+        return wanted
+    tokens = max(wanted.tokens, int(found.get("asked_tokens", 0)))
+    return replace(wanted, tokens=tokens, prefixes=wanted.prefixes or bool(found.get("prefixes")))
+
+
 def _done(results: Results, name: str, request: dict[str, Any]) -> bool:
-    """Whether that, or more of it, is there."""
     found = results.read(name)
-    if found is None:
-        return False
-    known = {key: found.get(key) for key in request}
-    if name == SPLICE and found.get("scored", 0) > request["scored"]:
-        known["contexts"], known["scored"] = request["contexts"], request["scored"]
-    if name == SPLICE and found.get("prefixes"):
-        known["prefixes"] = request["prefixes"]
-    return known == request
+    return found is not None and request == {key: found.get(key) for key in request}
 
 
 def reconstruct(
@@ -161,9 +171,11 @@ def reconstruct(
     passes, first = -(-len(contexts.ids_CT) // batch), 0
     if progress and (saved := progress.read()):
         first = int(saved["passes"])
+        listener.say("goes on where it was interrupted")
         for id, quality in kept.items():
             quality.load(_of(saved, id))
-    rows = producer.rows(*_tensors(contexts, first * batch))
+    left = _tensors(contexts, first * batch)
+    rows = producer.rows(*left) if first < passes else iter(())
     for done, part in enumerate(_told("reconstructing", rows, passes - first, listener), start=1):
         for id, tc in suite.items():
             kept[id].add(part[tc.spec.source.tensor], part[tc.spec.target.tensor])
@@ -212,11 +224,13 @@ def _splice(
                 progress.save(measurement.state())
     except BaseException:
         if measurement.chunks_done:
-            progress.save(measurement.state())
+            with suppress(MtcError):  # why it ended is what counts
+                progress.save(measurement.state())
         raise
     finally:
         measurement.close()
-    return {**measurement.summary(), "left_out": left_out}
+    found = measurement.summary()
+    return {**found, "left_out": {**left_out, **found["left_out"]}}
 
 
 def _told(

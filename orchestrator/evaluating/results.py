@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtc_core.atomic import write_bytes_atomic, write_json_atomic
-from mtc_core.errors import ConfigError
+from mtc_core.checkpoint import DIGESTS, WEIGHTS, file_digest
+from mtc_core.errors import CheckpointError
 from mtc_core.seeds import digest
 from orchestrator.run_folder.disk_errors import disk_errors
 
@@ -30,6 +31,22 @@ SAVE_S = 10.0
 _REQUEST = "request"
 
 
+def weights_of(transcoders: Path) -> dict[str, str]:
+    """The sha256 of the weights of every finished transcoder, by id: what results belong to.
+    Raises CheckpointError where weights are missing."""
+    return {path.parent.name: _digest(path) for path in sorted(transcoders.glob("*/final"))}
+
+
+def _digest(final: Path) -> str:
+    try:
+        return str(json.loads((final / DIGESTS).read_bytes())[WEIGHTS])
+    except (OSError, ValueError, KeyError, TypeError):  # not there: an older one
+        try:
+            return file_digest(final / WEIGHTS)
+        except OSError as error:
+            raise CheckpointError(f"{final / WEIGHTS} cannot be read ({error.strerror})") from None
+
+
 class Results:
     """Of one text."""
 
@@ -37,13 +54,22 @@ class Results:
         self.folder = folder
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A result, or None if there is none. Raises ConfigError if it is damaged."""
+        """A result, or None if there is none: what is damaged is measured again."""
         path = self.folder / name
         try:
             with disk_errors(path, "read"):
-                return json.loads(path.read_bytes()) if path.exists() else None
-        except ValueError as error:
-            raise ConfigError(f"{path} is damaged: {error}; delete it") from None
+                found = json.loads(path.read_bytes()) if path.exists() else None
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) and {"weights", "text"} <= found.keys() else None
+
+    def check_writable(self) -> None:
+        """Before hours are spent on a result. Raises ConfigError."""
+        probe = self.folder / ".probe"
+        with disk_errors(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
 
     def write(self, name: str, result: Mapping[str, Any]) -> None:
         with disk_errors(self.folder, "written"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results
+from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results, weights_of
 from orchestrator.tables import show_rows
 
 TOGETHER = "all together"
@@ -18,9 +18,24 @@ QUALITY_HEADS = ("transcoder", "FVU by prefix", "all rows", "ridge", "extreme ro
 
 def show_spliced_test(console: Console, run: Path) -> None:
     """What was measured of a run's test half, if it was."""
-    if splice := Results(run / EVALUATIONS / TEST).read(SPLICE):
+    splice, problem = spliced_test(run)
+    if splice:
         console.print()
         show_splice(console, splice)
+    if problem:
+        console.print(problem, soft_wrap=True)
+
+
+def spliced_test(run: Path) -> tuple[dict[str, Any] | None, str]:
+    """What was measured of a run's test half, if it is of the weights that are there; else why it
+    is not shown."""
+    splice = Results(run / EVALUATIONS / TEST).read(SPLICE)
+    if splice is None or splice["weights"] == weights_of(run / "transcoders"):
+        return splice, ""
+    return None, (
+        "what was measured in the model is of other transcoders, or of fewer; "
+        f"`mtc-orchestrate eval {run}` measures these"
+    )
 
 
 def show_splice(console: Console, splice: Mapping[str, Any]) -> None:
@@ -98,7 +113,8 @@ def _remarks(splice: Mapping[str, Any]) -> Iterator[str]:
             "as much as zeros, or the mean, add; last column: extreme rows left as they are"
         )
     if splice["joint"]:
-        yield f"{TOGETHER}: each transcoder reads what those below it have made"
+        count = len(splice["transcoders"])
+        yield f"{TOGETHER}: {count} at once; each reads what those below it have made"
     elif problem := splice.get("joint_problem"):
         yield f"not spliced all together: {problem}"
     backward = [id for id, one in splice["transcoders"].items() if one["source"] == "clean"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from mtc_core.checkpoint import DIGESTS, REFERENCE, WEIGHTS, file_digest
+from mtc_core.checkpoint import REFERENCE, WEIGHTS
 from mtc_core.errors import CheckpointError, ConfigError, ModelError
 from mtc_core.model.model_source import LoadedModel, load_model
+from mtc_core.splice.measure import LOGITS
 from mtc_core.transcoder import MatryoshkaTranscoder
+from orchestrator.evaluating.results import weights_of
 from orchestrator.manifest import Manifest
+from orchestrator.model_shapes import find_shape
+from orchestrator.planning.costs import model_bytes
 from orchestrator.run_folder.folder import RunFolder
+
+WORKING_BYTES = 6 * 4 * LOGITS  # a chunk's logits, float32: clean, edited, and what scoring makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,25 @@ class Subject:
 
     def weights(self) -> dict[str, str]:
         """The sha256 of each transcoder's weights: what results belong to."""
-        return {id: self._digest(id) for id in self.ids}
+        return weights_of(self.run.transcoders)
+
+    def check_memory(self) -> None:
+        """Whether the model, the suite and logits fit beside what is in memory already. Raises
+        ConfigError."""
+        shape = find_shape(self.manifest.model.name, self.pins["model"], online=True)
+        assert shape is not None
+        files = [self.run.transcoder(id).final / WEIGHTS for id in self.ids]
+        suite = sum(file.stat().st_size for file in files if file.exists())
+        needed = model_bytes(shape, self.manifest.model.dtype) + suite + WORKING_BYTES
+        if self.device == "cpu":
+            free = psutil.virtual_memory().available
+        else:
+            free = torch.cuda.mem_get_info(self.device)[0]
+        if needed > free:
+            raise ConfigError(
+                f"measuring needs the model and the whole suite on one device: about "
+                f"{needed / 1e9:.1f} GB on {self.device}, which has {free / 1e9:.1f} GB free"
+            )
 
     def load_model(self) -> LoadedModel:
         """The very weights that the suite was trained on. Raises ModelError."""
@@ -74,23 +99,24 @@ class Subject:
             )
         return loaded
 
-    def load_suite(self) -> dict[str, MatryoshkaTranscoder]:
-        """Raises CheckpointError where one cannot be measured."""
-        suite = {}
+    def load_suite(self) -> tuple[dict[str, MatryoshkaTranscoder], dict[str, str]]:
+        """What can be measured, and why the others cannot. Raises CheckpointError if none can."""
+        suite, left_out = {}, {}
         for id in self.ids:
             final = self.run.transcoder(id).final
-            suite[id] = MatryoshkaTranscoder.load(final, self.device)
-            if suite[id].reference is None:
-                raise CheckpointError(
-                    f"{final} has no {REFERENCE}, which tells extreme rows and the linear map to "
-                    "beat; delete that final/ and run the manifest again: it writes the same "
-                    "weights, and this file"
-                )
-        return suite
+            loaded = MatryoshkaTranscoder.load(final, self.device)
+            if loaded.reference is not None:
+                suite[id] = loaded
+            else:
+                left_out[id] = without_reference(final)
+        if not suite:
+            raise CheckpointError(next(iter(left_out.values())))
+        return suite, left_out
 
-    def _digest(self, id: str) -> str:
-        final = self.run.transcoder(id).final
-        try:
-            return str(json.loads((final / DIGESTS).read_bytes())[WEIGHTS])
-        except (OSError, ValueError, KeyError, TypeError):
-            return file_digest(final / WEIGHTS)
+
+def without_reference(final: Path) -> str:
+    """Why a transcoder of an older version cannot be measured, and what to do."""
+    return (
+        f"{final} has no {REFERENCE}, which tells extreme rows and the linear map to beat; delete "
+        "that final/ and run the manifest again: it writes the same weights, and this file"
+    )

@@ -50,7 +50,8 @@ def own_text(
 ) -> EvaluationText:
     """The first contexts of a text, cut as those of training. Named for its tokens, so that the
     same text finds its results again. Raises DataError."""
-    data = replace(data, path=path)
+    if path != data.path:  # of a Hub dataset, these are the training text's own
+        data = replace(data, path=path, subset=None, revision="main")
     pieces: list[np.ndarray] = []
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     read = 0

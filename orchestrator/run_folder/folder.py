@@ -159,8 +159,9 @@ class RunFolder:
             self.resolved.unlink(missing_ok=True)
             sync(self.path)
             self.plan.unlink(missing_ok=True)
-            if self.transcoders.exists():
-                shutil.rmtree(self.transcoders)
+            for made in (self.transcoders, self.evaluations):
+                if made.exists():
+                    shutil.rmtree(made)
             write_bytes_atomic(self.manifest, manifest_text.encode())
             write_json_atomic(self.resolved, dict(resolved))
 

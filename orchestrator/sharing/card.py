@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
-from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results
+from mtc_core.model.gguf_package import PREFIX
+from mtc_core.model.model_source import is_local
+from mtc_core.places import place
+from orchestrator.evaluating.show import spliced_test
 from orchestrator.evaluating.subject import Subject
 from orchestrator.summary import Ended, read_ended
 
@@ -17,21 +20,23 @@ def card(
     ids: Sequence[str],
     format: str,
     how_to_load: str,
+    model: str,
     record: Mapping[str, Any] | None = None,
 ) -> str:
-    """README.md of a folder that is shared. record: of an export, whose labels are told."""
+    """README.md of a folder that is shared. model: as others know it. record: of an export, whose
+    labels are told."""
     manifest = subject.manifest
-    on_hub = not manifest.model.name.startswith((".", "/", "~", "package:"))
+    on_hub = not (is_local(model) or model.startswith(PREFIX))
     metadata = {
         "library_name": "mtc-orchestrator",
         "tags": ["transcoder", "matryoshka", "sparse-dictionary", "interpretability", format],
-        **({"base_model": manifest.model.name} if on_hub else {}),
+        **({"base_model": model} if on_hub else {}),
     }
     rows = read_ended(subject.run, ids)
     parts = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
-        f"# {manifest.name}: {len(ids)} Matryoshka transcoders of {manifest.model.name}",
-        _what(subject, rows),
+        f"# {manifest.name}: {len(ids)} Matryoshka transcoders of {public(model)}",
+        _what(subject, rows, public(model)),
         f"## Load\n\n{how_to_load.strip()}",
         "\n".join(_quality(subject, rows)),
         "\n".join(_labels(record)),
@@ -40,12 +45,17 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(subject: Subject, rows: Sequence[Ended]) -> str:
+def public(name: str) -> str:
+    """A model or a text as others may know it: of a place on this machine, its last part alone."""
+    return place(name).name if is_local(name) else name
+
+
+def _what(subject: Subject, rows: Sequence[Ended], model: str) -> str:
     pairs = sorted({f"{_kind(row.spec['source'])} → {_kind(row.spec['target'])}" for row in rows})
     return (
         f"Sparse dictionaries from one site of the model to another ({', '.join(pairs)}), whose "
         "nested groups of latents each reconstruct the target. They belong to the weights of "
-        f"`{subject.manifest.model.name}` at `{subject.pins['model']}`, raw as the Hub has them "
+        f"`{model}` at `{subject.pins['model']}`, raw as the Hub has them "
         "(neither folded nor centred); raw activations go in, raw activations come out. Rows of "
         "special tokens, the first position among them, were neither trained nor measured."
     )
@@ -62,7 +72,7 @@ def _quality(subject: Subject, rows: Sequence[Ended]) -> Iterator[str]:
         "of ordinary rows and of all; ridge: that of a linear map; CE +: what the reconstruction "
         "in place of the target adds to the model's cross-entropy (nats).\n"
     )
-    splice = Results(subject.run.path / EVALUATIONS / TEST).read(SPLICE) or {}
+    splice = spliced_test(subject.run.path)[0] or {}
     spliced = splice.get("transcoders", {})
     yield "| transcoder | FVU by prefix | all rows | ridge | L0 | dead % | CE + | KL |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -79,9 +89,9 @@ def _quality(subject: Subject, rows: Sequence[Ended]) -> Iterator[str]:
         )
     if joint := splice.get("joint"):
         yield (
-            f"\nAll of the run's transcoders spliced together, each reading what those below it "
-            f"have made: CE + {joint['ce_increase']:.3f} on {splice['tokens']:,} tokens (the "
-            f"model's own is {splice['ce_clean']:.3f}), KL {joint['kl']:.3f}."
+            f"\nAll {len(spliced)} transcoders of the run spliced together, each reading what "
+            f"those below it have made: CE + {joint['ce_increase']:.3f} on {splice['tokens']:,} "
+            f"tokens (the model's own is {splice['ce_clean']:.3f}), KL {joint['kl']:.3f}."
         )
 
 
@@ -97,5 +107,7 @@ def _training(subject: Subject) -> str:
     """The settings, as a manifest has them. Nothing of where they ran or of who tracked them."""
     settings = subject.manifest.model_dump(mode="json", exclude_none=True)
     kept = {key: settings[key] for key in ("model", "data", "train", "defaults", "transcoders")}
+    for section, key in (("model", "name"), ("data", "path")):
+        kept[section] = {**kept[section], key: public(kept[section][key])}
     text = yaml.safe_dump({"seed": settings["seed"], **kept}, sort_keys=False)
     return f"## Training\n\n```yaml\n{text}```"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtc_core.errors import ConfigError
+from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.export import SuiteFacts
 from mtc_core.export.exporting import Change, Export
-from mtc_core.tokens.token_store import STORE, read_json
+from mtc_core.model.model_source import load_tokenizer
 from mtc_core.transcoder import MatryoshkaTranscoder
 from orchestrator.cells.memory_errors import memory_errors
-from orchestrator.evaluating.evaluate import reconstruct
+from orchestrator.evaluating.evaluate import ADVICE, reconstruct
 from orchestrator.evaluating.listener import Listener
-from orchestrator.evaluating.subject import Subject
+from orchestrator.evaluating.subject import Subject, without_reference
 from orchestrator.evaluating.texts import held_test_half
 from orchestrator.model_shapes import find_shape
+from orchestrator.sharing.card import public
 
 
 def choose(subject: Subject, only: Sequence[str]) -> list[str]:
@@ -37,20 +38,25 @@ def load_chosen(subject: Subject, ids: Sequence[str]) -> dict[str, MatryoshkaTra
     return {id: MatryoshkaTranscoder.load(subject.run.transcoder(id).final) for id in ids}
 
 
-def facts_of(subject: Subject) -> SuiteFacts:
-    """Raises ModelError for a model whose config is not to be had."""
+def facts_of(subject: Subject, model_name: str | None) -> SuiteFacts:
+    """model_name: what others call the model. Raises ModelError for a model whose config or
+    tokenizer is not to be had."""
     manifest = subject.manifest
     shape = find_shape(manifest.model.name, subject.pins["model"], online=True)
     assert shape is not None
-    settings = read_json(subject.run.tokens / STORE)["settings"]
+    tokenizer = load_tokenizer(
+        manifest.model.name,
+        subject.pins["model"],
+        trust_remote_code=manifest.model.trust_remote_code,
+    )
     return SuiteFacts(
-        model=manifest.model.name,
+        model=model_name or manifest.model.name,
         commit=subject.pins["model"],
         family=shape.family,
         n_layers=shape.n_layers,
         context_tokens=manifest.data.context_tokens,
-        data=manifest.data.path,
-        prepend_bos=settings["tokenizer"]["bos_id"] is not None,
+        data=public(manifest.data.path),
+        prepend_bos=tokenizer.bos_token_id is not None,
     )
 
 
@@ -59,11 +65,15 @@ def measure_changes(subject: Subject, export: Export, listener: Listener) -> dic
     none. Raises MtcError."""
     if not export.twins:
         return {}
+    for id, tc in export.suite.items():
+        if id in export.twins and tc.reference is None:
+            raise CheckpointError(without_reference(subject.run.transcoder(id).final))
     listener.progress("measuring what the format cannot hold", 0.0, None)
+    subject.check_memory()
     device = subject.device
     before = {id: export.suite[id].to(device) for id in export.twins}
     after = {f"{id}~": twin.to(device) for id, twin in export.twins.items()}
-    with memory_errors("export", device):
+    with memory_errors("export", device, ADVICE):
         contexts = held_test_half(subject.run).contexts
         found = reconstruct(subject, subject.load_model(), {**before, **after}, contexts, listener)
     return {id: _change(found[id], found[f"{id}~"]) for id in before}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtc_core.atomic import write_bytes_atomic
 from mtc_core.export.exporting import Export
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.subject import Subject
@@ -16,15 +15,23 @@ from orchestrator.sharing.chosen import choose, facts_of, load_chosen, measure_c
 
 
 def export_run(
-    subject: Subject, format: str, out: Path, only: Sequence[str], listener: Listener
+    subject: Subject,
+    format: str,
+    out: Path,
+    only: Sequence[str],
+    model_name: str | None,
+    listener: Listener,
 ) -> tuple[dict[str, Any], str]:
-    """The record of what was written, and how to load it: Python in Markdown. Raises MtcError."""
+    """The record of what was written, and how to load it: Python in Markdown. model_name: what the
+    model is called elsewhere, where that is not what it is called here. Raises MtcError."""
     ids = choose(subject, only)
-    export = Export(load_chosen(subject, ids), format, facts_of(subject))
+    facts = facts_of(subject, model_name)
+    export = Export(load_chosen(subject, ids), format, facts)
     changes = measure_changes(subject, export, listener)
+
+    def readme(record: dict[str, Any]) -> str:
+        return card(subject, ids, format, export.how_to_load("FOLDER"), facts.model, record)
+
     with disk_errors(out, "written"):
-        record = export.write(out, changes)
-        how = export.how_to_load(str(out.absolute()))
-        text = card(subject, ids, format, export.how_to_load("FOLDER"), record)
-        write_bytes_atomic(out / "README.md", text.encode())
-    return record, how
+        record = export.write(out, changes, readme)
+    return record, export.how_to_load(str(out.resolve()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from mtc_core.wandb_artifacts import push_wandb
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.subject import Subject
 from orchestrator.run_folder.disk_errors import disk_errors
-from orchestrator.sharing.card import card
+from orchestrator.sharing.card import card, public
 from orchestrator.sharing.chosen import choose
 from orchestrator.sharing.exporting import export_run
 from orchestrator.summary import read_ended
@@ -39,6 +40,7 @@ def push_run(
     only: Sequence[str],
     format: str | None,
     private: bool,
+    model_name: str | None,
     listener: Listener,
 ) -> str:
     """Where it is now. Raises MtcError; the address is looked at before anything is prepared."""
@@ -54,26 +56,39 @@ def push_run(
         folder = Path(scratch) / "suite"
         with disk_errors(folder, "written"):
             if format:
-                export_run(subject, format, folder, only, listener)
+                export_run(subject, format, folder, only, model_name, listener)
             else:
-                _prepare(subject, ids, folder, address)
+                _prepare(subject, ids, folder, address, model_name)
         listener.progress(f"sending to {address}", 0.0, None)
         name = subject.manifest.name
         if to_wandb:
             project = address.removeprefix(WANDB)
             return push_wandb(folder, project, name, _facts(subject, ids))
-        message = f"{name}: {len(ids)} transcoders of {subject.manifest.model.name}"
+        message = f"{name}: {len(ids)} transcoders of {public(subject.manifest.model.name)}"
         return push_folder(folder, address, private=private, message=message)
 
 
-def _prepare(subject: Subject, ids: Sequence[str], folder: Path, address: str) -> None:
+def _prepare(
+    subject: Subject, ids: Sequence[str], folder: Path, address: str, model_name: str | None
+) -> None:
     """README.md, suite.json, and each transcoder's own files, linked where they can be."""
     folder.mkdir()
     for id in ids:
-        shutil.copytree(subject.run.transcoder(id).final, folder / id)
+        shutil.copytree(subject.run.transcoder(id).final, folder / id, copy_function=_link)
     write_json_atomic(folder / "suite.json", _facts(subject, ids))
-    text = card(subject, ids, "mtc-transcoder", _how(address, subject.manifest.name, ids[0]))
+    model = model_name or subject.manifest.model.name
+    how = _how(address, subject.manifest.name, ids[0])
+    text = card(subject, ids, "mtc-transcoder", how, model)
     write_bytes_atomic(folder / "README.md", text.encode())
+
+
+def _link(source: str, target: str) -> str:
+    """A copy takes the room of a whole suite; another disk needs one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def _how(address: str, name: str, id: str) -> str:
@@ -94,8 +109,10 @@ def _facts(subject: Subject, ids: Sequence[str]) -> dict[str, Any]:
         "format": "mtc-suite",
         "format_version": 1,
         "name": subject.manifest.name,
-        "model": {"name": subject.manifest.model.name, "commit": subject.pins["model"]},
-        "data": subject.manifest.data.path,
+        "model": {
+            "name": public(subject.manifest.model.name), "commit": subject.pins["model"]
+        },
+        "data": public(subject.manifest.data.path),
         "transcoders": {
             id: {"fvu": one["ordinary"]["fvu"], "fvu_all": one["all"]["fvu"],
                  "l0": one["ordinary"]["l0"]} if (one := evaluations[id]) else {}

@@ -99,6 +99,7 @@ def test_sparsify_files_give_topk_of_our_weights(tmp_path):
     ((id, tc),) = suite.items()
     record = export_suite(suite, "sparsify", tmp_path / "x", FACTS, {id: CHANGE})
     label = "lossy, BatchTopK as TopK with k = 6: L0 5.0 -> 5.1, FVU 0.2000 -> 0.2500"
+    assert "layers.1.mlp/cfg.json" in record["files"]
     assert record["transcoders"][id] == {"lossy": label, "l0": [5.0, 5.1], "fvu": [0.2, 0.25]}
     assert json.loads((tmp_path / "x/export.json").read_text()) == record
     folder = tmp_path / "x" / "layers.1.mlp"
@@ -224,12 +225,29 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
     assert not list((tmp_path / "x").glob("*/cfg.json"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ExportError, match="holds other files"):
+    with pytest.raises(ExportError, match=r"holds what is no export of ours \(thesis.tex\)"):
         export_suite(suite, "saelens", tmp_path / "mine", FACTS)
     assert (tmp_path / "mine" / "thesis.tex").exists()
+    (tmp_path / "x" / ".git").mkdir()
+    (tmp_path / "x" / ".git" / "HEAD").write_text("a repository of the export")
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "export.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for taken in ("x", "fake", "link"):
+        with pytest.raises(ExportError, match="holds what is no export of ours"):
+            export_suite(suite, "saelens", tmp_path / taken, FACTS)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "x/.git/HEAD").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="is a file"):
         export_suite(suite, "saelens", tmp_path / "file", FACTS)
+
+
+def test_the_folder_one_stands_in_can_be_the_export(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / ".draft.tmp").write_text("mine")
+    export_suite(suite_of(0), "saelens", ".", FACTS)
+    assert (tmp_path / "here" / "export.json").exists() and (tmp_path / ".draft.tmp").exists()
 
 
 def test_a_threshold_is_never_negative():

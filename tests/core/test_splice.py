@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mtc_core.errors import SiteError
+from mtc_core.errors import DataError, SiteError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
@@ -282,6 +282,27 @@ def test_an_interrupted_measurement_goes_on_to_the_same_bits(monkeypatch):
     for _ in again.run(*contexts()):
         pass
     assert again.summary() == whole
+
+
+def test_what_makes_the_model_infinite_is_left_out_and_the_rest_is_measured():
+    stands = {
+        "good": stand("0.resid_mid", "0.mlp_out", lambda x, y: y),
+        "bad": stand("1.resid_mid", "1.mlp_out", lambda x, y: y * float("nan")),
+    }
+    result = measured(loaded("llama"), stands)
+    assert list(result["transcoders"]) == ["good"] and result["joint"] is None
+    assert "not finite" in result["left_out"]["bad"] and "not finite" in result["joint_problem"]
+
+
+def test_a_text_without_a_token_to_predict_is_told():
+    measurement = SpliceMeasurement(
+        loaded("llama"), {"a": stand("0.resid_mid", "0.mlp_out", lambda x, y: y)}, "hf"
+    )
+    ids_CT, rows_CT = contexts()
+    for _ in measurement.run(ids_CT[:, :2], rows_CT[:, :2]):
+        pass
+    with pytest.raises(DataError, match="contexts need 3 tokens or more"):
+        measurement.summary()
 
 
 def test_scores_equal_their_definitions():

@@ -118,6 +118,16 @@ def test_save_and_load_keep_every_bit(tc, tmp_path):
     )
 
 
+def test_its_reference_goes_where_it_goes_and_stays_exact():
+    tc = trained()
+    assert tc.reference.mu_I.dtype == torch.float64
+    before = tc.reference.mu_I.clone()
+    tc = tc.half()
+    assert tc.W_enc.dtype == torch.float16 and torch.equal(tc.reference.mu_I, before)
+    tc = tc.to("meta")
+    assert tc.reference.mu_I.is_meta and tc.reference.ridge.W_IO.is_meta
+
+
 def test_a_saved_transcoder_vouches_for_its_bytes(tc, tmp_path):
     tc.save(tmp_path / "final")
     digests = json.loads((tmp_path / "final" / "sha256.json").read_text())

@@ -161,15 +161,92 @@ def test_a_sweep_has_no_joint_figure_and_says_why(tmp_path, model):
     assert "not spliced all together: 2 transcoders predict 0.mlp_out" in printed
 
 
-def test_without_its_reference_a_transcoder_is_not_measured_and_the_run_is_done(tmp_path, model):
-    manifest = write_manifest(tmp_path, model, transcoders=LAYERS, tokens=256 * 12)
-    assert run_here(manifest, tmp_path, "eval.spliced_tokens=0")[0] == 0
-    path = next(tmp_path.glob("small/transcoders/*/final/reference.safetensors"))
-    path.unlink()
-    code, printed = run_here(manifest, tmp_path)
-    assert code == 0 and "not spliced: " in printed and "has no reference.safetensors" in printed
+def test_without_its_reference_a_transcoder_is_left_out_and_the_rest_goes_on(run):
+    first, *others = sorted(run.path.glob("transcoders/*/final/reference.safetensors"))
+    first.unlink()
+    found = evaluate(run, Wanted(tokens=60), QUIET).read(SPLICE)
+    assert len(found["transcoders"]) == 2
+    (reason,) = found["left_out"].values()
+    assert "has no reference.safetensors" in reason
+    for path in others:
+        path.unlink()
     with pytest.raises(MtcError, match="delete that final/ and run the manifest again"):
-        evaluate(RunFolder(tmp_path, "small"), Wanted(tokens=60), QUIET)
+        evaluate(run, Wanted(tokens=70), QUIET)
+    # A lossless export needs none, and a lossy one says what is missing.
+    out = run.path.parent / "out"
+    command = ["export", str(run.path), "--out", str(out), "--format"]
+    assert CliRunner().invoke(cli, [*command, "saelens"]).exit_code == 0
+
+
+def test_nothing_that_goes_wrong_in_the_measurement_makes_a_run_fail(tmp_path, model, monkeypatch):
+    manifest = write_manifest(tmp_path, model, transcoders=LAYERS, tokens=256 * 12)
+    monkeypatch.setattr(
+        "orchestrator.evaluating.evaluate.SpliceMeasurement", lambda *a: {}["a bug of ours"]
+    )
+    code, printed = run_here(manifest, tmp_path)
+    assert code == 0 and "not spliced: KeyError: 'a bug of ours'; traceback in" in printed
+    assert "a bug of ours" in (tmp_path / "small" / "log.txt").read_text()
+    monkeypatch.undo()
+    results = tmp_path / "small" / "evaluations" / "test"
+    for damaged in (b"{", b"[]", b"{}"):
+        results.mkdir(parents=True, exist_ok=True)
+        (results / SPLICE).write_bytes(damaged)
+        code, printed = run_here(manifest, tmp_path)
+        assert code == 0 and "all together" in printed
+
+
+def test_results_of_fewer_transcoders_are_not_shown_for_those_of_all(run):
+    finals = sorted(run.path.glob("transcoders/*/final"))
+    finals[0].rename(finals[0].with_name("later"))
+    evaluate(run, Wanted(tokens=60, prefixes=False), QUIET)
+    shown = CliRunner().invoke(cli, ["metrics", str(run.path)])
+    assert "spliced, on" in shown.output and "2 at once" in shown.output
+    finals[0].with_name("later").rename(finals[0])
+    shown = CliRunner().invoke(cli, ["metrics", str(run.path)])
+    assert "spliced, on" not in shown.output
+    assert f"`mtc-orchestrate eval {run.path}` measures these" in shown.output
+
+
+def test_a_larger_measurement_is_not_replaced_by_a_smaller_one(run):
+    large = evaluate(run, Wanted(tokens=300, prefixes=False), QUIET).read(SPLICE)
+    small = evaluate(run, Wanted(tokens=50, prefixes=True), QUIET).read(SPLICE)
+    assert small["tokens"] == large["tokens"] and small["prefixes"]
+    assert evaluate(run, Wanted(tokens=300, prefixes=False), QUIET).read(SPLICE) == small
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_model_is_loaded(run, monkeypatch):
+    (run.path / "evaluations").write_text("in the way")
+    monkeypatch.setattr(
+        "orchestrator.evaluating.subject.load_model", lambda *a, **k: pytest.fail("loaded")
+    )
+    with pytest.raises(MtcError, match="cannot be written"):
+        evaluate(run, Wanted(tokens=60), QUIET)
+
+
+def test_a_suite_that_does_not_fit_is_told_before_it_is_loaded(run, monkeypatch):
+    monkeypatch.setattr("orchestrator.evaluating.subject.WORKING_BYTES", 10**15)
+    with pytest.raises(MtcError, match=r"about 1000000\.0 GB on cpu, which has"):
+        evaluate(run, Wanted(tokens=60), QUIET)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_interrupted_reconstruction_goes_on_to_the_same_figures(run, monkeypatch, after):
+    """Of three passes; the last one leaves nothing to do but the end."""
+    monkeypatch.setattr("orchestrator.evaluating.results.SAVE_S", 0.0)
+    monkeypatch.setattr("orchestrator.evaluating.texts.OWN_TOKENS", 3 * 16 * 32)
+    wanted = Wanted(text="python-docs", tokens=60, prefixes=False)
+    whole = evaluate(run, wanted, QUIET).read(QUALITY)
+    shutil.rmtree(run.evaluations)
+    told = []
+
+    def check():
+        if told.count("reconstructing") == after:
+            raise KeyboardInterrupt
+
+    listener = Listener(lambda text: None, lambda what, *_: told.append(what), check)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, wanted, listener)
+    assert evaluate(run, wanted, QUIET).read(QUALITY) == whole
 
 
 def test_patience_ends_before_the_measurement_does(run):
