@@ -180,7 +180,7 @@ class SpliceMeasurement:
         together what `figures` gives; `left_out` are those that make the model's predictions not
         finite, with the reason. Raises DataError if nothing was scored, ModelError if the model's
         own predictions are not finite."""
-        tokens, ce, _, _ = self.totals["clean"].tolist()
+        tokens, ce, *_ = self.totals["clean"].tolist()
         if not tokens:
             raise DataError(
                 "no position is followed by a token to predict; contexts need 3 tokens or more "

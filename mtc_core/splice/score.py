@@ -10,6 +10,7 @@ C contexts · T positions of a context · V vocabulary · N scored positions
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,28 +35,40 @@ class Scored:
 
 
 def score(logits_CTV: Tensor, clean_CTV: Tensor, at: Scored) -> Tensor:
-    """Sums over scored positions [4]: positions, cross-entropy, KL(clean ‖ edited) in nats, and how
-    often the most likely token is the clean one."""
+    """Sums over scored positions [5]: positions, cross-entropy, KL(clean ‖ edited) in nats, how
+    often the most likely token is the clean one, and the squared increase of the cross-entropy."""
     device = logits_CTV.device
     mask_CT, next_N = at.mask_CT.to(device), at.next_N.to(device)
-    total = torch.zeros(4, dtype=torch.float64, device=device)
+    total = torch.zeros(5, dtype=torch.float64, device=device)
     parts = (side[mask_CT].split(CHUNK) for side in (logits_CTV, clean_CTV))
     for edited_NV, clean_NV, next_n in zip(*parts, next_N.split(CHUNK), strict=True):
         log_NV, clean_log_NV = edited_NV.float().log_softmax(1), clean_NV.float().log_softmax(1)
         kl = (clean_log_NV.exp() * (clean_log_NV - log_NV)).sum(dtype=torch.float64)
-        ce = -log_NV.gather(1, next_n[:, None]).sum(dtype=torch.float64)
-        agree = (edited_NV.argmax(1) == clean_NV.argmax(1)).sum()
-        total += torch.stack([torch.tensor(len(next_n), device=device), ce, kl, agree]).double()
+        ce_n, clean_ce_n = (
+            -log.gather(1, next_n[:, None]).double() for log in (log_NV, clean_log_NV)
+        )
+        agree = (edited_NV.argmax(1) == clean_NV.argmax(1)).double().sum()
+        count = kl.new_tensor(len(next_n))
+        total += torch.stack([count, ce_n.sum(), kl, agree, (ce_n - clean_ce_n).square().sum()])
     return total
 
 
 def figures(total: Tensor, ce_clean: float, ablated: dict[str, float]) -> dict[str, float | None]:
     """Ratios from totals. ablated: cross-entropy by ablation, which CE recovered is taken
-    against; None where ablation does not hurt, so that there is nothing to recover."""
-    n, ce, kl, agree = (total / total[0]).tolist()
-    del n
+    against; None where ablation does not hurt, so that there is nothing to recover.
+    ce_increase_se: standard error of the mean increase, as if tokens were independent."""
+    n = float(total[0])
+    _, ce, kl, agree, squares = (total / n).tolist()
+    error = math.sqrt(max(0.0, squares - (ce - ce_clean) ** 2) / n)
     recovered = {
         f"ce_recovered_{name}": (worse - ce) / (worse - ce_clean) if worse > ce_clean else None
         for name, worse in ablated.items()
     }
-    return {"ce": ce, "ce_increase": ce - ce_clean, **recovered, "kl": kl, "top1_agreement": agree}
+    return {
+        "ce": ce,
+        "ce_increase": ce - ce_clean,
+        "ce_increase_se": error,
+        **recovered,
+        "kl": kl,
+        "top1_agreement": agree,
+    }

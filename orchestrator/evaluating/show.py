@@ -86,7 +86,7 @@ def show_own_text(console: Console, quality: Mapping[str, Any]) -> None:
 def _cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
     recovered = [figures[f"ce_recovered_{name}"] for name in ("zero", "mean")]
     return (
-        f"{figures['ce_increase']:.3f}",
+        f"{figures['ce_increase']:.3f} ±{figures['ce_increase_se']:.3f}",
         " / ".join("–" if value is None else f"{value:.3f}" for value in recovered),
         f"{figures['kl']:.3f}",
         f"{100 * figures['top1_agreement']:.1f}",
@@ -109,8 +109,9 @@ def _quality_cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
 def _remarks(splice: Mapping[str, Any]) -> Iterator[str]:
     if splice["tokens"]:
         yield (
-            "CE +: how much reconstructions in place of the targets add; recovered: 1 is none, 0 "
-            "as much as zeros, or the mean, add; last column: extreme rows left as they are"
+            "CE +: how much reconstructions in place of the targets add, ± a standard error; "
+            "recovered: 1 is none, 0 as much as zeros, or the mean, add; last column: extreme rows "
+            "left as they are"
         )
     if splice["joint"]:
         count = len(splice["transcoders"])

@@ -113,8 +113,8 @@ def test_scores_equal_their_definitions():
     generator = torch.Generator().manual_seed(4)
     clean, edited = (torch.randn(C, T, 50, generator=generator) for _ in range(2))
     ids_CT = ids_CT % 50
-    n, ce, kl, same = score(edited, clean, Scored.of(ids_CT, rows_CT)).tolist()
-    want = [0.0, 0.0, 0.0, 0.0]
+    n, ce, kl, same, squares = score(edited, clean, Scored.of(ids_CT, rows_CT)).tolist()
+    want = [0.0, 0.0, 0.0, 0.0, 0.0]
     for c in range(C):
         for t in range(T - 1):
             if rows_CT[c, t] and rows_CT[c, t + 1]:
@@ -123,14 +123,15 @@ def test_scores_equal_their_definitions():
                 want[1] -= float(q[ids_CT[c, t + 1]].log())
                 want[2] += float((p * (p / q).log()).sum())
                 want[3] += float(p.argmax() == q.argmax())
+                want[4] += float((p / q)[ids_CT[c, t + 1]].log()) ** 2
     assert (n, same) == (want[0], want[3])
-    assert (ce, kl) == pytest.approx((want[1], want[2]), rel=1e-5)
+    assert (ce, kl, squares) == pytest.approx((want[1], want[2], want[4]), rel=1e-5)
 
 
 def test_ce_recovered_is_not_given_where_ablation_does_not_hurt():
-    total = torch.tensor([2.0, 6.0, 1.0, 1.0], dtype=torch.float64)
+    total = torch.tensor([2.0, 6.0, 1.0, 1.0, 4.0], dtype=torch.float64)
     found = figures(total, 2.0, {"zero": 4.0, "mean": 1.5})
     assert found == {
-        "ce": 3.0, "ce_increase": 1.0, "ce_recovered_zero": 0.5, "ce_recovered_mean": None,
+        "ce": 3.0, "ce_increase": 1.0, "ce_increase_se": 0.5**0.5, "ce_recovered_zero": 0.5, "ce_recovered_mean": None,
         "kl": 0.5, "top1_agreement": 0.5,
     }  # fmt: skip
