@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EVALUATIONS, TEST = "evaluations", "test"
 QUALITY, SPLICE = "quality.json", "splice.json"
+VERSION = 1  # of what they hold: results of another are measured again
 SAVE_S = 10.0
 _REQUEST = "request"
 
@@ -54,14 +55,15 @@ class Results:
         self.folder = folder
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A result, or None if there is none: what is damaged is measured again."""
+        """A result, or None if there is none: what is damaged, or of another version of this code,
+        is measured again."""
         path = self.folder / name
         try:
             with disk_errors(path, "read"):
                 found = json.loads(path.read_bytes()) if path.exists() else None
         except ValueError:
             return None
-        return found if isinstance(found, dict) and {"weights", "text"} <= found.keys() else None
+        return found if isinstance(found, dict) and found.get("version") == VERSION else None
 
     def check_writable(self) -> None:
         """Before hours are spent on a result. Raises ConfigError."""
@@ -74,7 +76,7 @@ class Results:
     def write(self, name: str, result: Mapping[str, Any]) -> None:
         with disk_errors(self.folder, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(self.folder / name, dict(result))
+            write_json_atomic(self.folder / name, {"version": VERSION, **result})
 
 
 class Progress:

@@ -132,6 +132,6 @@ def test_ce_recovered_is_not_given_where_ablation_does_not_hurt():
     total = torch.tensor([2.0, 6.0, 1.0, 1.0, 4.0], dtype=torch.float64)
     found = figures(total, 2.0, {"zero": 4.0, "mean": 1.5})
     assert found == {
-        "ce": 3.0, "ce_increase": 1.0, "ce_increase_se": 0.5**0.5, "ce_recovered_zero": 0.5, "ce_recovered_mean": None,
-        "kl": 0.5, "top1_agreement": 0.5,
+        "ce": 3.0, "ce_increase": 1.0, "ce_increase_se": 0.5**0.5, "ce_recovered_zero": 0.5,
+        "ce_recovered_mean": None, "kl": 0.5, "top1_agreement": 0.5,
     }  # fmt: skip

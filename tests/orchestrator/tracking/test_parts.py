@@ -84,8 +84,10 @@ def test_evaluation_has_the_figures_that_tracking_hands_over() -> None:
 
 
 def test_the_suite_in_its_model_is_handed_over_once(tmp_path: Path) -> None:
-    one = {"ce": 3.5, "ce_increase": 0.5, "ce_increase_se": 0.1, "ce_recovered_zero": 0.9, "ce_recovered_mean": None,
-           "kl": 0.2, "top1_agreement": 0.8, "by_prefix": None}  # fmt: skip
+    one = {
+        "ce": 3.5, "ce_increase": 0.5, "ce_increase_se": 0.1, "ce_recovered_zero": 0.9,
+        "ce_recovered_mean": None, "kl": 0.2, "top1_agreement": 0.8, "by_prefix": None,
+    }  # fmt: skip
     suite = Suite(tmp_path, {A: {"aux_weight": 0.1}}, {})
     assert suite.new_figures() == {}
     Results(tmp_path / "evaluations" / "test").write(
