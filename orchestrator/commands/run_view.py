@@ -103,10 +103,10 @@ def rows_with_verdicts(rows: list[Ended]) -> list[dict[str, Any]]:
     evaluations = {row.id: row.evaluation for row in rows if row.evaluation}
     broken = broken_rules(evaluations)
     verdicts = {
-        id: {"breaks": broken[id], "passes_the_guide": passes_the_guide(one)}
+        id: {"verdict": {"breaks": broken[id], "passes_the_guide": passes_the_guide(one)}}
         for id, one in evaluations.items()
     }
-    return [{**row.to_dict(), "verdict": verdicts.get(row.id)} for row in rows]
+    return [{**row.to_dict(), **verdicts.get(row.id, {})} for row in rows]
 
 
 def curve(folder: Path, prefix: str) -> list[dict[str, Any]]:
