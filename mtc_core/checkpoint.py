@@ -100,3 +100,12 @@ def file_digest(path: Path) -> str:
     """Hex sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """The sha256 of a saved transcoder's weights as it was recorded, which is often enough for
+    gigabytes; computed where nothing is recorded. Raises OSError."""
+    try:
+        return str(json.loads((folder / DIGESTS).read_bytes())[WEIGHTS])
+    except (OSError, ValueError, KeyError, TypeError):  # not there: an older or a copied one
+        return file_digest(folder / WEIGHTS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtc_core.atomic import write_bytes_atomic, write_json_atomic
-from mtc_core.checkpoint import DIGESTS, WEIGHTS, file_digest
+from mtc_core.checkpoint import weights_digest
 from mtc_core.errors import CheckpointError
 from mtc_core.seeds import digest
 from orchestrator.run_folder.disk_errors import disk_errors
@@ -35,17 +35,11 @@ _REQUEST = "request"
 def weights_of(transcoders: Path) -> dict[str, str]:
     """The sha256 of the weights of every finished transcoder, by id: what results belong to.
     Raises CheckpointError where weights are missing."""
-    return {path.parent.name: _digest(path) for path in sorted(transcoders.glob("*/final"))}
-
-
-def _digest(final: Path) -> str:
+    finals = sorted(transcoders.glob("*/final"))
     try:
-        return str(json.loads((final / DIGESTS).read_bytes())[WEIGHTS])
-    except (OSError, ValueError, KeyError, TypeError):  # not there: an older one
-        try:
-            return file_digest(final / WEIGHTS)
-        except OSError as error:
-            raise CheckpointError(f"{final / WEIGHTS} cannot be read ({error.strerror})") from None
+        return {final.parent.name: weights_digest(final) for final in finals}
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read ({error.strerror})") from None
 
 
 class Results:

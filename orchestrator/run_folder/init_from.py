@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtc_core.checkpoint import CONFIG, DIGESTS, WEIGHTS, file_digest
+from mtc_core.checkpoint import CONFIG, WEIGHTS, file_digest, weights_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.model.model_shape import ModelShape
@@ -80,18 +80,10 @@ def find_starts(
         )
     with disk_errors(run, "read"):
         starts = {
-            id: Start(one.folder.absolute(), _digest(one.folder)) for id, one in chosen.items()
+            id: Start(one.folder.absolute(), weights_digest(one.folder))
+            for id, one in chosen.items()
         }
     return starts, sorted({one.model for one in chosen.values()})
-
-
-def _digest(folder: Path) -> str:
-    """The digest of the weights as they were saved: a cell reads all of them when it starts, and
-    that is often enough for gigabytes."""
-    try:
-        return str(json.loads((folder / DIGESTS).read_bytes())[WEIGHTS])
-    except (OSError, ValueError, KeyError, TypeError):  # not there: an older or a copied one
-        return file_digest(folder / WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
