@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mtc_core.errors import ConfigError
 from orchestrator.differing import differing
-from orchestrator.evaluating.show import show_spliced_test
+from orchestrator.evaluating.show import quality_cells, show_spliced_test
 from orchestrator.pace import pace
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
@@ -94,24 +94,7 @@ def _remarks(rows: Sequence[Ended]) -> Iterator[str]:
 def _cells(row: Ended) -> tuple[str, ...]:
     if row.evaluation is None:
         return _unfinished(row), "", "", "", "", ""
-    ordinary, everything, extreme, dead = _parts(row.evaluation)
-    return (
-        " ".join(f"{fvu:.3f}" for fvu in ordinary["fvu_by_prefix"]),
-        f"{everything['fvu']:.3f}",
-        f"{ordinary['fvu_ridge']:.3f}",
-        " / ".join(f"{share:.1f}%" for share in extreme),
-        f"{ordinary['l0']:.1f}",
-        f"{dead:.1f}",
-    )
-
-
-def _parts(evaluation: dict[str, Any]) -> tuple[dict, dict, tuple[float, float], float]:
-    """Figures of ordinary rows and of all, extreme shares and dead share in percent."""
-    extreme = (
-        100 * evaluation["extreme_row_share"],
-        100 * evaluation["extreme_variance_share"],
-    )
-    return evaluation["ordinary"], evaluation["all"], extreme, 100 * evaluation["dead_share"]
+    return (*quality_cells(row.evaluation), f"{100 * row.evaluation['dead_share']:.1f}")
 
 
 def _unfinished(row: Ended) -> str:

@@ -32,7 +32,7 @@ from orchestrator.evaluating.subject import Subject
 from orchestrator.evaluating.texts import EvaluationText, held_test_half, own_text, spread
 from orchestrator.run_folder.folder import RunFolder
 
-ADVICE = "splice fewer transcoders at once, or end what else uses it"
+ADVICE = "end what else uses it, or measure where there is more memory (resources.device)"
 T = TypeVar("T")
 
 

@@ -75,7 +75,7 @@ def show_own_text(console: Console, quality: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     found = quality["transcoders"]
-    rows = [(id, *_quality_cells(one)) for id, one in found.items() if "problem" not in one]
+    rows = [(id, *quality_cells(one)) for id, one in found.items() if "problem" not in one]
     if rows:
         show_rows(console, QUALITY_HEADS, rows)
     for id, one in found.items():
@@ -94,7 +94,8 @@ def _cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _quality_cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
+def quality_cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """FVU by prefix, of all rows, of the ridge, what is extreme, and L0."""
     ordinary = figures["ordinary"]
     extreme = (100 * figures[f"extreme_{what}_share"] for what in ("row", "variance"))
     return (

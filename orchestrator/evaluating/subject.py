@@ -79,7 +79,8 @@ class Subject:
         if needed > free:
             raise ConfigError(
                 f"measuring needs the model and the whole suite on one device: about "
-                f"{needed / 1e9:.1f} GB on {self.device}, which has {free / 1e9:.1f} GB free"
+                f"{needed / 1e9:.1f} GB on {self.device}, which has {free / 1e9:.1f} GB free; "
+                "end what else uses it, or measure where there is more memory (resources.device)"
             )
 
     def load_model(self) -> LoadedModel:

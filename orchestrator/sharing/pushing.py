@@ -6,18 +6,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mtc_core.atomic import write_bytes_atomic, write_json_atomic
-from mtc_core.errors import ConfigError
+from mtc_core.errors import ConfigError, ExportError, MtcError
+from mtc_core.export.exporting import FORMATS, Export
 from mtc_core.hub import HubAddress, push_folder
 from mtc_core.wandb_artifacts import push_wandb
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.subject import Subject
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.sharing.card import card, public
-from orchestrator.sharing.chosen import choose
+from orchestrator.sharing.chosen import choose, facts_of, load_chosen
 from orchestrator.sharing.exporting import export_run
 from orchestrator.summary import read_ended
 
@@ -29,9 +31,7 @@ from mtc_core import MatryoshkaTranscoder, load_suite
 tc = {one}
 suite = {all}  # id -> transcoder
 ```
-
-In other tools: `mtc-orchestrate export` writes circuit-tracer's, SAELens's, sparsify's, \
-llamascopium's and Gemma Scope's formats from a run, and `push --format` sends them."""
+"""
 
 
 def push_run(
@@ -77,7 +77,7 @@ def _prepare(
         shutil.copytree(subject.run.transcoder(id).final, folder / id, copy_function=_link)
     write_json_atomic(folder / "suite.json", _facts(subject, ids))
     model = model_name or subject.manifest.model.name
-    how = _how(address, subject.manifest.name, ids[0])
+    how = _how(address, subject.manifest.name, ids[0]) + _other_tools(subject, ids, model_name)
     text = card(subject, ids, "mtc-transcoder", how, model)
     write_bytes_atomic(folder / "README.md", text.encode())
 
@@ -89,6 +89,20 @@ def _link(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
+
+
+def _other_tools(subject: Subject, ids: Sequence[str], model_name: str | None) -> str:
+    """For every tool whose format can express the suite, how an export is loaded there."""
+    try:
+        facts = facts_of(subject, model_name)
+    except MtcError:  # the model is not on this machine; the suite is sent all the same
+        return ""
+    suite, parts = load_chosen(subject, ids), []
+    for name in FORMATS:
+        with suppress(ExportError):
+            how = Export(suite, name, facts).how_to_load("FOLDER")
+            parts.append(f"\nExported (`mtc-orchestrate export`) for {name}:\n\n{how}")
+    return "".join(parts)
 
 
 def _how(address: str, name: str, id: str) -> str:

@@ -108,6 +108,8 @@ def test_what_is_pushed_comes_back_from_the_hub_to_the_bit(run, hub, tmp_path): 
     text = card.read_text()
     assert 'MatryoshkaTranscoder.from_pretrained("hf://org/suite", "L00' in text
     assert 'load_suite("hf://org/suite")' in text
+    assert "SAE.load_from_disk" in text and "for llamascopium" in text
+    assert "ReplacementModel" not in text, "this suite is none for circuit-tracer"
 
 
 def test_an_export_is_pushed_as_the_tool_loads_it(run, hub, tmp_path):  # noqa: F811
