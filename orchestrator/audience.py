@@ -1,4 +1,5 @@
-"""Everyone who is told how a run goes: screen, log, status.json, the index, W&B.
+"""Everyone who is told how a run goes: screen, log, status.json, the index, W&B, and a file of its
+progress over time.
 
 The driver tells, they listen; nothing that they do, or fail to do, changes what is trained.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,16 +18,22 @@ import psutil
 from rich.console import Console
 
 from orchestrator.cells.status import ENDED, CellStatus, ProducerStatus, TranscoderStatus
+from orchestrator.differing import apart_by_id
+from orchestrator.manifest import expand
 from orchestrator.prepare import OpenRun, Request
 from orchestrator.registry.index import register
 from orchestrator.registry.invocations import begin
+from orchestrator.registry.progress import ProgressFile, progress_path
 from orchestrator.run_folder.log import PhaseLog
+from orchestrator.snapshot import TOKENS, Snapshot
 from orchestrator.status_file import StatusFile
 from orchestrator.suite import Suite
 from orchestrator.summary import Ended, cost_lines, memory_line, read_ended
 from orchestrator.tracking import make_tracker
 from orchestrator.view import make_view
 
+SHOW_S = 0.25
+MEASURING = "measuring"  # the phase between training and the end
 OUTCOMES = {0: "done", 1: "some failed", 2: "refused", 3: "stopped"}
 log = logging.getLogger("mtc")
 
@@ -39,8 +47,11 @@ class Audience:
         self._in_driver = backend == "local"
         producers = [producer.name for producer in run.plan.producers]
         self.suite = Suite(run.plan.schedule.steps, list(_at_the_beginning(run)), producers)
-        self._view = make_view(console)
+        specs = {spec.id: spec.to_dict() for spec in expand(run.manifest, run.shape.n_layers)}
+        self._view = make_view(console, apart_by_id(specs))
         self._file = StatusFile(self._path, self.suite.steps)
+        self._progress = ProgressFile(progress_path(self._path, self._invocation.number))
+        self._shown, self._shown_at = Snapshot(self.suite.steps), 0.0
         self._phases = PhaseLog()
         self._registered: object = None
         self._first_step_s: float | None = None
@@ -56,8 +67,10 @@ class Audience:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._driver = self._measure_driver()
+        self._show(Snapshot.of(self.suite))
         self._view.close()
-        self._file.close("stopped" if error else "done", self.suite)
+        if error:
+            self._file.close("stopped", self._shown)
 
     @property
     def witness(self) -> Path:
@@ -75,8 +88,10 @@ class Audience:
 
     def reading(self, tokens: int, doing: str) -> None:
         """Tokens are being written, while cells load."""
-        self._phases.update("tokens")
-        self._view.reading(tokens, doing)
+        self._phases.update(TOKENS)
+        told = f"{doing}: {tokens:,} tokens" if tokens else doing
+        if told != self._shown.doing:
+            self._show(replace(Snapshot.of(self.suite, told), phase=TOKENS))
 
     def hear(self, status: CellStatus | ProducerStatus) -> None:
         """A cell or a producer has said how it stands."""
@@ -88,9 +103,15 @@ class Audience:
             self._first_step_s, self._cpu_at_first_step = _process_seconds(), _cpu_seconds()
             log.info("first step after %.1f s", self._first_step_s)
         self._phases.update(self.suite.phase, self.suite.step)
-        self._view.show(self.suite)
-        self._file.update(self.suite)
+        due = time.monotonic() - self._shown_at >= SHOW_S
+        if due or self._shown.phase != self.suite.phase:
+            self._show(Snapshot.of(self.suite))
         self._register_what_is_new()
+
+    def measuring(self, doing: str) -> None:
+        """Training is over, and the suite is tried out in its model."""
+        self._shown = replace(self._shown, phase=MEASURING, doing=doing)
+        self._file.update(self._shown)
 
     def pause(self) -> None:
         """Between two rounds of events: hand on what W&B has to say."""
@@ -107,6 +128,7 @@ class Audience:
         for message in self._tracker.close(exit_code):
             self.say(message)
         suite = self.suite
+        self._file.close("done" if exit_code in (0, 1) else "stopped", Snapshot.of(suite))
         self._invocation.end(
             {
                 "exit_code": exit_code,
@@ -123,6 +145,12 @@ class Audience:
             }
         )
         register(self._path)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self._shown, self._shown_at = snapshot, time.monotonic()
+        self._view.show(snapshot)
+        self._file.update(snapshot)
+        self._progress.update(snapshot)
 
     def _measure_driver(self) -> dict[str, float]:
         """training_cpu_share: of one core, from the first step on; the start is imports."""

@@ -20,6 +20,12 @@ def differing(
     return {name: each for name, each in words.items() if len(set(each)) > 1 and name not in but}
 
 
+def apart_by_id(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The same of a suite by its ids: name -> id -> word."""
+    columns = differing(list(specs.values()))
+    return {name: dict(zip(specs, words, strict=True)) for name, words in columns.items()}
+
+
 def _word(value: Any) -> str:
     if value is None:
         return "auto"

@@ -79,7 +79,8 @@ def _train_and_report(
         costs = audience.costs()
         backend.close(clean=True)  # its processes hold the model, which we need next
         check = partial(_check, interrupt, lost)
-        splice_at_the_end(run.folder, run.manifest, console, audience.say, check)
+        tell = audience.measuring
+        splice_at_the_end(run.folder, run.manifest, console, audience.say, check, tell)
         for line in costs:
             log.info("%s", line)
         code = _exit_code(show_end(console, run.folder, run.ids, costs))

@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.pace import pace, waits
 from orchestrator.run_folder.lock import SILENT_S, is_running, started
-from orchestrator.suite import Suite
+from orchestrator.snapshot import Snapshot
 
 NAME = "status.json"
 SECONDS = 1.0
@@ -31,40 +30,24 @@ class StatusFile:
         self._complained = False
         self._content: dict[str, Any] = {
             "state": "running",
-            "phase": "tokens",
-            "steps": steps,
+            **_shown(Snapshot(steps)),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_started": started(os.getpid()),
         }
         self._write()
 
-    def update(self, suite: Suite) -> None:
-        if time.monotonic() - self._written_at >= SECONDS:
-            self._take(suite)
+    def update(self, snapshot: Snapshot) -> None:
+        new = snapshot.phase != self._content["phase"]
+        if new or time.monotonic() - self._written_at >= SECONDS:
+            self._content |= _shown(snapshot)
             self._write()
 
-    def close(self, state: str, suite: Suite) -> None:
+    def close(self, state: str, snapshot: Snapshot) -> None:
         """Record how it ended; only the first call counts."""
         if self._content["state"] == "running":
-            self._take(suite)
-            self._content["state"] = state
+            self._content |= {**_shown(snapshot), "state": state}
             self._write()
-
-    def _take(self, suite: Suite) -> None:
-        self._content |= {
-            "phase": suite.phase,
-            "step": suite.step,
-            "tokens_per_second": suite.tokens_per_second,
-            "rows_trained": suite.rows_trained,
-            "seconds": suite.seconds,
-            "forwards": suite.forwards,
-            "resident_bytes": suite.resident_bytes,
-            "replaced": len(suite.replaced),
-            "waits": waits(suite),
-            "pace": pace(suite),
-            "transcoders": [row.to_dict() for row in suite.transcoders],
-        }
 
     def _write(self) -> None:
         content = json.dumps({**self._content, "updated": time.time()}, indent=2)
@@ -77,6 +60,11 @@ class StatusFile:
                 _log.warning("%s cannot be written: %s", self._path, error)
             self._complained = True
         self._written_at = time.monotonic()
+
+
+def _shown(snapshot: Snapshot) -> dict[str, Any]:
+    """Without seconds by process and stage, which are of interest over time: see progress.py."""
+    return {name: value for name, value in snapshot.to_dict().items() if name != "stages"}
 
 
 def read_status(run: Path) -> dict[str, Any] | None:

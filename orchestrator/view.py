@@ -3,56 +3,65 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cells.status import TranscoderStatus
-from orchestrator.suite import Suite
-from orchestrator.tables import GAP
+from orchestrator.live_table import Apart, live_table
+from orchestrator.snapshot import Snapshot
+from orchestrator.tables import folded
 
 PLAIN_SECONDS = 5.0
-ROWS_SHOWN = 30
 BAR = 40  # columns
-AROUND = 5  # lines beside the rows: headline, bar, heads, how many more, the cursor's
+BESIDE_ROWS = 2  # lines: the table's own heads, and the cursor's
 
 
 class View(Protocol):
-    """Shows how a suite stands; `note` is for a sentence that should stay on the screen."""
+    """Shows how a run stands; `note` is for a sentence that should stay on the screen."""
 
-    def reading(self, tokens: int, doing: str) -> None: ...
-    def show(self, suite: Suite) -> None: ...
+    def show(self, snapshot: Snapshot) -> None: ...
     def note(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
-def make_view(console: Console) -> View:
-    return LiveView(console) if console.is_terminal else PlainView(console)
+def make_view(console: Console, apart: Apart) -> View:
+    """apart: what tells the transcoders of this suite apart, beside their sites."""
+    return LiveView(console, apart) if console.is_terminal else PlainView(console)
 
 
-def headline(suite: Suite) -> str:
-    """`training  step 120/204  1,604 tokens/s  0:52 left`"""
-    parts = [f"{suite.phase:<11}", f"step {suite.step:,}/{suite.steps:,}"]
-    left = suite.seconds_left
-    if suite.phase == "training" and left is not None:
-        parts += [f"{suite.tokens_per_second:,.0f} tokens/s", f"{clock(left)} left"]
+def headline(snapshot: Snapshot) -> str:
+    """`training  step 120/204  1,604 tokens/s  0:52 left  mean batch FVU 0.248`"""
+    parts = [f"{snapshot.phase:<11}", f"step {snapshot.step:,}/{snapshot.steps:,}"]
+    left = snapshot.seconds_left
+    if snapshot.phase == "training" and left is not None:
+        parts += [f"{snapshot.tokens_per_second:,.0f} tokens/s", f"{clock(left)} left"]
+    if known := [row.fvu for row in snapshot.transcoders if row.fvu is not None]:
+        parts.append(f"mean batch FVU {sum(known) / len(known):.3f}")
+    if failed := sum(row.state == "failed" for row in snapshot.transcoders):
+        parts.append(f"{failed} failed")
     return "  ".join(parts)
-
-
-def _reading(tokens: int, doing: str) -> str:
-    return f"{doing}: {tokens:,} tokens" if tokens else doing
 
 
 def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def costs(snapshot: Snapshot) -> Iterator[str]:
+    """What the time goes to: forwards, waits, processes that died, and who sets the pace."""
+    if snapshot.passes:
+        yield f"{snapshot.passes:,} forward passes"
+    yield from (f"{what} {share:.0%}" for what, share in snapshot.shares)
+    if snapshot.replaced:
+        yield f"{snapshot.replaced} processes replaced"
+    if snapshot.pace:
+        yield snapshot.pace
 
 
 class PlainView:
@@ -62,16 +71,15 @@ class PlainView:
         self.console = console
         self._phase, self._shown_at = "", 0.0
 
-    def reading(self, tokens: int, doing: str) -> None:
-        if self._due(doing):
-            self.note(_reading(tokens, doing))
-
-    def show(self, suite: Suite) -> None:
-        if not self._due(suite.phase):
+    def show(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if snapshot.phase == self._phase and now - self._shown_at < PLAIN_SECONDS:
             return
-        known = [row.fvu for row in suite.transcoders if row.fvu is not None]
-        mean = f"  mean batch FVU {sum(known) / len(known):.3f}" if known else ""
-        self.note(f"{headline(suite)}{mean}")
+        self._phase, self._shown_at = snapshot.phase, now
+        if snapshot.doing:
+            self.note(snapshot.doing)
+            return
+        self.note(headline(snapshot))
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -79,31 +87,21 @@ class PlainView:
     def close(self) -> None:
         pass
 
-    def _due(self, phase: str) -> bool:
-        now = time.monotonic()
-        due = phase != self._phase or now - self._shown_at >= PLAIN_SECONDS
-        if due:
-            self._phase, self._shown_at = phase, now
-        return due
-
 
 class LiveView:
-    """A headline, a bar, and a row for each transcoder, refreshed four times a second."""
+    """A headline, what the time goes to, a bar, and a row for each transcoder, refreshed four times
+    a second."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+    def __init__(self, console: Console, apart: Apart) -> None:
+        self.console, self._apart = console, apart
+        self._snapshot: Snapshot | None = None
+        self._live = Live(
+            console=console, get_renderable=self._picture, refresh_per_second=4, transient=True
+        )
         self._live.start()
 
-    def reading(self, tokens: int, doing: str) -> None:
-        self._live.update(Text(_reading(tokens, doing)))
-
-    def show(self, suite: Suite) -> None:
-        # Padding, because a bar by itself does not end its line.
-        bar = Padding(ProgressBar(total=suite.steps, completed=suite.step, width=BAR), 0)
-        shown = max(1, min(ROWS_SHOWN, self.console.height - AROUND))
-        table = _table(suite.transcoders, shown, self.console.width)
-        self._live.update(Group(Text(headline(suite)), bar, table))
+    def show(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -111,47 +109,17 @@ class LiveView:
     def close(self) -> None:
         self._live.stop()
 
-
-HEADS = ("transcoder", "step", "batch FVU", "L0", "dead %", "state")
-_LEAVE_OUT = ("step", "dead %", "L0", "state")  # on a narrow screen, in this order
-
-
-def _table(rows: Sequence[TranscoderStatus], shown: int, width: int) -> Table:
-    """The first so many, a line each; what a narrow screen has no room for is left out."""
-    columns = dict(zip(HEADS, zip(*map(_cells, rows[:shown]), strict=True), strict=True))
-    for name in _LEAVE_OUT:
-        if _width(columns) > width:
-            del columns[name]
-    if _width(columns) > width:  # the hash tells apart only those of one sweep
-        columns["transcoder"] = tuple(id.rpartition("-")[0] for id in columns["transcoder"])
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(
-            name, no_wrap=True, justify="left" if name in ("transcoder", "state") else "right"
-        )
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*cells)
-    hidden = len(rows) - shown
-    if hidden > 0:
-        table.add_row(f"and {hidden} more")
-    return table
-
-
-def _width(columns: dict[str, tuple[str, ...]]) -> int:
-    widest = [max(map(len, (name, *cells))) for name, cells in columns.items()]
-    return sum(widest) + GAP * (len(widest) - 1)
-
-
-def _cells(row: TranscoderStatus) -> tuple[str, ...]:
-    def figure(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    dead = None if row.dead_share is None else 100 * row.dead_share
-    return (
-        row.id,
-        f"{row.step:,}",
-        figure(row.fvu, ".3f"),
-        figure(row.l0, ".1f"),
-        figure(dead, ".1f"),
-        row.state,
-    )
+    def _picture(self) -> RenderableType:
+        """Drawn when it is looked at: a run may take a step each millisecond."""
+        now = self._snapshot
+        if now is None or now.doing:
+            return Text(now.doing if now else "")
+        width, height = self.console.size
+        head = [Text(headline(now)), *map(Text, folded(costs(now), width))]
+        taken = sum(len(text.wrap(self.console, width)) for text in head)
+        # Padding, because a bar by itself does not end its line.
+        bar = Padding(ProgressBar(total=now.steps, completed=now.step, width=BAR), 0)
+        room = height - taken - 1 - BESIDE_ROWS
+        table, others = live_table(now.transcoders, self._apart, room, width)
+        tail = [Text(line, no_wrap=True, overflow="crop") for line in (others,) if line]
+        return Group(*head, bar, table, *tail)

@@ -134,7 +134,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def show_status(console: Console, state: dict[str, Any], rows_on_disk: list[Ended]) -> None:
     step, steps = state.get("step", 0), state.get("steps", 0)
     phase = f" ({state['phase']})" if state["state"] == "running" else ""
-    console.print(f"{state['run']}: {state['state']}{phase}, step {step:,}/{steps:,}")
+    head = f"{state['run']}: {state['state']}{phase}, step {step:,}/{steps:,}"
+    console.print(head, soft_wrap=True)  # a path is not ours to fold
+    if state["state"] == "running" and (doing := state.get("doing")):
+        console.print(doing, soft_wrap=True)
     if rate := state.get("tokens_per_second"):
         console.print(f"{rate:,.0f} tokens/s in the last invocation")
     if said := state.get("pace"):

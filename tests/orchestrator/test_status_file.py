@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cells.status import CellStatus
+from orchestrator.snapshot import Snapshot
 from orchestrator.status_file import NAME, StatusFile, read_status
-from orchestrator.suite import Suite
 
-SUITE = Suite(40, [CellStatus("trainer-0", "training", 3, 256)])
+TRAINING = Snapshot(40, "training", step=3)
 
 
 def test_a_new_invocation_shows_itself_before_its_first_step(tmp_path: Path) -> None:
-    StatusFile(tmp_path, 40).close("stopped", SUITE)
+    StatusFile(tmp_path, 40).close("stopped", TRAINING)
     StatusFile(tmp_path, 50)
     state = read_status(tmp_path)
     assert state is not None
@@ -28,8 +27,8 @@ def test_a_status_that_cannot_be_written_is_told_once_and_stops_nothing(
 ) -> None:
     with caplog.at_level(logging.WARNING, "mtc"):
         file = StatusFile(tmp_path / "absent", 40)
-        file.update(SUITE)
-        file.close("done", SUITE)
+        file.update(TRAINING)
+        file.close("done", TRAINING)
     assert [record.message for record in caplog.records] == [
         f"{tmp_path / 'absent' / NAME} cannot be written: [Errno 2] No such file or directory: "
         f"'{tmp_path / 'absent' / '.status.json.tmp'}'"
@@ -38,9 +37,9 @@ def test_a_status_that_cannot_be_written_is_told_once_and_stops_nothing(
 
 def test_only_the_first_end_counts(tmp_path: Path) -> None:
     file = StatusFile(tmp_path, 40)
-    file.update(SUITE)
-    file.close("done", SUITE)
-    file.close("stopped", SUITE)
+    file.update(TRAINING)
+    file.close("done", TRAINING)
+    file.close("stopped", TRAINING)
     state = read_status(tmp_path)
     assert state is not None and (state["state"], state["step"]) == ("done", 3)
 
