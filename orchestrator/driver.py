@@ -28,6 +28,7 @@ from orchestrator.run_folder.disk_errors import out_of_space
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import LockLost, run_lock
 from orchestrator.run_folder.log import log_start, log_to
+from orchestrator.status_file import mark_done
 from orchestrator.summary import show_end
 
 DONE, SOME_FAILED, STOPPED, USER_ERROR = 0, 1, 3, 2
@@ -124,6 +125,7 @@ def _show_finished(run: OpenRun, console: Console, interrupt: Interrupt, lost: F
     except LockLost as error:
         say(f"stopped: {error}")
         return STOPPED
+    mark_done(run.folder.path)
     return _exit_code(show_end(console, run.folder, run.ids, costs=[]))
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,8 @@ class StatusFile:
             self._write()
 
     def _write(self) -> None:
-        content = json.dumps({**self._content, "updated": time.time()}, indent=2)
-        temporary = self._path.with_name(f".{NAME}.tmp")
         try:
-            temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, self._path)
+            _replace(self._path, self._content)
         except OSError as error:
             if not self._complained:
                 _log.warning("%s cannot be written: %s", self._path, error)
@@ -77,6 +75,21 @@ def read_status(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return content
+
+
+def mark_done(run: Path) -> None:
+    """By a driver that finds nothing left to do in a run whose last one was interrupted, or killed,
+    after training."""
+    content = read_status(run)
+    if content and content["state"] != "done":
+        with suppress(OSError):  # somebody else's run
+            _replace(run / NAME, {**content, "state": "done", "phase": "done", "doing": ""})
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{NAME}.tmp")
+    temporary.write_text(json.dumps({**content, "updated": time.time()}, indent=2), "utf-8")
+    os.replace(temporary, path)
 
 
 def _alive(content: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """`eval` on a real run: what it measures, resumed and repeated, and what it refuses."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -16,8 +17,9 @@ from orchestrator.evaluating.listener import QUIET, Listener
 from orchestrator.evaluating.results import QUALITY, SPLICE
 from orchestrator.evaluating.texts import held_test_half, scored, spread
 from orchestrator.run_folder.folder import RunFolder
+from orchestrator.status_file import read_status
 from tests.core.tiny_models import save_tiny_model
-from tests.e2e.runs import run_here, write_manifest
+from tests.e2e.runs import run_here, run_in_child, write_manifest
 
 LAYERS = "  - {layers: 0-2, source: resid_mid, target: mlp_out}"
 SWEEP = "  - {source: 0.resid_mid, target: 0.mlp_out, k: [2, 4]}"
@@ -193,6 +195,29 @@ def test_nothing_that_goes_wrong_in_the_measurement_makes_a_run_fail(tmp_path, m
         (results / SPLICE).write_bytes(damaged)
         code, printed = run_here(manifest, tmp_path)
         assert code == 0 and "all together" in printed
+
+
+class TerminatedWhileSplicing:
+    """The driver gets SIGTERM when all that is left is to splice the suite."""
+
+    def plant(self) -> None:
+        from orchestrator.evaluating import at_the_end
+
+        def evaluate(run, wanted, listener):
+            os.kill(os.getpid(), signal.SIGTERM)
+            listener.check()
+
+        at_the_end.evaluate = evaluate  # type: ignore[assignment]
+
+
+def test_a_run_interrupted_while_splicing_is_stopped_and_then_done(tmp_path, model):
+    manifest = write_manifest(tmp_path, model, tokens=256 * 4, transcoders=LAYERS)
+    assert run_in_child(manifest, tmp_path, TerminatedWhileSplicing()) == 143
+    status = read_status(tmp_path / "small")
+    assert (status["state"], status["step"]) == ("stopped", 4)
+    code, printed = run_here(manifest, tmp_path)
+    assert code == 0 and "all together" in printed
+    assert read_status(tmp_path / "small")["state"] == "done"
 
 
 def test_results_of_fewer_transcoders_are_not_shown_for_those_of_all(run):
