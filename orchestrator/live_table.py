@@ -54,8 +54,8 @@ def _columns(
     columns = {ID: tuple(rows[i].id for i in wanted)}
     for name, words in apart.items():
         columns[name] = tuple(words.get(rows[i].id, "") for i in wanted)
-    figures = zip(*(_cells(rows[i]) for i in wanted), strict=True)
-    return columns | dict(zip(HEADS, figures, strict=True))
+    figures = [_cells(rows[i]) for i in wanted]
+    return columns | {name: tuple(row[n] for row in figures) for n, name in enumerate(HEADS)}
 
 
 def _cells(row: TranscoderStatus) -> tuple[str, ...]:

@@ -118,6 +118,11 @@ def test_words_stand_alone_while_steps_say_nothing() -> None:
     assert picture(told, 80, 24) == ["reading python-docs: 12,000 tokens"]
 
 
+def test_before_anything_is_known_the_screen_is_not_torn() -> None:
+    first, *_ = picture(Snapshot(40), 80, 24)
+    assert first == "tokens       step 0/40"
+
+
 def test_without_a_terminal_a_line_comes_every_few_seconds_and_at_each_phase() -> None:
     out = io.StringIO()
     view = PlainView(Console(file=out, width=200))
