@@ -14,6 +14,7 @@ import click
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
 from orchestrator.commands.evaluate import evaluate
+from orchestrator.commands.grafana import grafana
 from orchestrator.commands.init import init
 from orchestrator.commands.options import (
     Commands,
@@ -141,6 +142,7 @@ for command in (
     evaluate,
     export,
     push,
+    grafana,
     cli_runs.status,
     cli_runs.list_runs,
     cli_runs.metrics,

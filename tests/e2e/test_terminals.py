@@ -42,6 +42,7 @@ OTHERS = {
     "init": "init --out -",
     "validate": "validate {manifest}",
     "registry rebuild": "registry rebuild {run}",
+    "grafana": "grafana",
 }
 ALL = TABLES | OTHERS
 
