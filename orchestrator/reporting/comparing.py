@@ -70,12 +70,16 @@ def _figures(runs: Runs) -> Table:
         ("tokens/s, the whole suite", tokens_per_second, "{:,.0f}", max),
     ]  # fmt: skip
     found = list(runs.values())
+    measured = [(name, [of(run) for run in found], form, best) for name, of, form, best in lines]
     rows = [
         Row(("state", *(run.state for run in found))),
         Row(("verdict", *(banner(run).headline for run in found))),
         Row(("transcoders", *(str(len(run.rows)) for run in found))),
-        *(Row((name, *_starred([of(run) for run in found], form, best)))
-          for name, of, form, best in lines),
+        *(
+            Row((name, *_starred(values, form, best)))
+            for name, values, form, best in measured
+            if any(value is not None for value in values)
+        ),
         Row(("time of all invocations", *map(_time, found))),
     ]  # fmt: skip
     return Table(("", *runs), rows)

@@ -31,6 +31,7 @@ def report(run: Gathered) -> str:
         quality=tables.quality(run),
         curves=curves.overview(run),
         by_prefix=curves.by_prefix(run),
+        prefixes=curves.legend_of_prefixes(run),
         nonzeros=suite.nonzeros(run),
         densities=suite.densities(run),
         extreme=suite.extreme_rows(run),

@@ -48,7 +48,7 @@ def banner(run: Gathered) -> Banner:
         return Banner(BAD if failed else WARN, stopped, tuple(lines))
     good = len(evaluated) - len(bad)
     parts = [f"{good} of {every} good"]
-    if bad and good:
+    if bad and len(bad) < every:
         parts.append(f"not good: {few(bad)}")
     if failed:
         parts.append(f"stopped: {few([run.label(row.id) for row in failed])}")
@@ -127,9 +127,9 @@ def _quality(run: Gathered) -> Iterator[KeyFigure]:
 
 def _in_the_model(run: Gathered) -> KeyFigure:
     name = "CE +, all together"
-    joint = (run.splice or {}).get("joint")
-    if not joint:
-        return KeyFigure(name, "–", "not measured", NONE)
+    splice = run.splice or {}
+    if not (joint := splice.get("joint")):
+        return KeyFigure(name, "–", splice.get("joint_problem") or "not measured", NONE)
     recovered = joint["ce_recovered_zero"]
     note = f"nats; {recovered:.3f} recovered" if recovered is not None else "nats"
     error = joint.get("ce_increase_se")

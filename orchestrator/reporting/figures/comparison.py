@@ -81,7 +81,7 @@ def fvu_against_l0(runs: Runs) -> Figure | None:
         })  # fmt: skip
     if not values:
         return None
-    layout = {"xaxis": axis("L0, nonzeros a row", rangemode="tozero"), "hovermode": "closest",
+    layout = {"xaxis": axis("L0, nonzeros a row"), "hovermode": "closest",
               "showlegend": True,
               "yaxis": axis("FVU", range=[0, ceiling(values, values)])}  # fmt: skip
     note = "Every transcoder of every run; nearer to the lower left is better."

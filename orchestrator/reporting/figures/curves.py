@@ -21,6 +21,7 @@ from orchestrator.reporting.figures.suite import prefix_names
 from orchestrator.reporting.gather import Gathered, Lines
 
 POINTS, LEAST, ALL_POINTS = 300, 60, 120_000  # of a curve; of all curves of a page
+NAMED = 12  # curves that a legend has room for
 RANGE = 1.1  # of FVU: what a first step says above it is of no interest
 
 
@@ -39,13 +40,14 @@ def overview(run: Gathered) -> list[Figure]:
         ]
         for name, times in (("fvu", 1), ("dead_share", 100))
     )  # fmt: skip
-    legend = {"showlegend": 1 < len(trained) <= 16}
+    legend = {"showlegend": 1 < len(trained) <= NAMED}
+    note = "From dark to light: from the first transcoder to the last." * (len(trained) > NAMED)
     return [
         Figure("curves", "FVU of the training batch", fvu,
-               legend | _layout(trained.values(), "FVU", _range(fvu)), height=340),
+               legend | _layout(trained.values(), "FVU", _range(fvu)), note, 340),
         Figure("curves-dead", "Dead latents while training", dead,
                legend | _layout(trained.values(), "% of latents", {"rangemode": "tozero"}),
-               height=340),
+               note, 340),
     ]  # fmt: skip
 
 
@@ -54,17 +56,31 @@ def by_prefix(run: Gathered) -> list[Figure]:
     trained = {id: lines for id, lines in run.curves.items() if lines}
     drawn = {id: _prefixes(run, id, lines) for id, lines in trained.items()}
     top = _range([trace for traces in drawn.values() for trace in traces])
+    legend = {
+        "showlegend": not legend_of_prefixes(run),
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 10}},
+    }
     return [
         Figure(
-            f"prefixes-{number}", run.label(id), traces,
-            {**_layout([trained[id]], "", top, heading=False),
-             "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom",
-                        "font": {"size": 10}},
+            f"prefixes-{number}",
+            run.label(id),
+            traces,
+            {**_layout([trained[id]], "", top, heading=False), **legend,
              "margin": {"l": 40, "r": 8, "t": 8, "b": 32}},
-            height=230, small=True,
+            height=200,
+            small=True,
         )
         for number, (id, traces) in enumerate(drawn.items())
     ]  # fmt: skip
+
+
+def legend_of_prefixes(run: Gathered) -> list[tuple[str, str]]:
+    """(name, colour) of each prefix, where all transcoders have the same: one legend will do."""
+    all_names = {tuple(prefix_names(spec)) for spec in run.recorded["specs"].values()}
+    if len(all_names) != 1:
+        return []
+    (names,) = all_names
+    return list(zip(names, by_width(len(names)), strict=True))
 
 
 def _prefixes(run: Gathered, id: str, lines: Lines) -> list[Trace]:
@@ -124,5 +140,8 @@ def token_axis(tokens: Sequence[float], heading: bool = True) -> dict[str, Any]:
 
 
 def _range(traces: Sequence[Trace]) -> dict[str, Any]:
-    top = max((y for trace in traces for y in trace["y"] if y is not None), default=1.0)
-    return {"range": [0, min(1.05 * top, RANGE)]}
+    """From 0; what first steps say above RANGE is cut, unless it stays there."""
+    known = [[y for y in trace["y"] if y is not None] for trace in traces]
+    top = max((max(one) for one in known if one), default=1.0)
+    last = max((one[-1] for one in known if one), default=1.0)
+    return {"range": [0, min(1.05 * top, max(RANGE, 1.2 * last))]}

@@ -27,7 +27,7 @@ FVU, CE, L0, DEAD_SHARE = "FVU", "CE recovered", "L0 off k", "dead"
 _RULES = {FVU: {"ridge", "groups", "behind"}, L0: {"l0"}, DEAD_SHARE: {"dead"}, CE: set[str]()}
 _TITLES = {
     FVU: "FVU: 0 is perfect, 1 the mean",
-    CE: "cross-entropy recovered: 1 is all of it",
+    CE: "CE recovered",
     L0: "L0 off k, %",
     DEAD_SHARE: "dead latents, %",
 }
@@ -52,7 +52,7 @@ def glance(run: Gathered) -> Figure | None:
         drawn = {FVU: _fvu, CE: _ce, L0: _l0, DEAD_SHARE: _dead}[panel](run, series, name)
         traces += drawn.traces
         layout[f"yaxis{name[1:]}"] = axis(domain=ends, anchor="x", nticks=5, **drawn.axis)
-        layout["annotations"] += [_heading(_TITLES[panel], ends[1]), *drawn.annotations]
+        layout["annotations"] += [_heading(_title(panel, run), ends[1])]
         layout["shapes"] += drawn.shapes
         top -= heights[panel] + _GAP_PX
     bad = frozenset(p for one in series for id, p in one.members if run.broken.get(id))
@@ -78,7 +78,6 @@ class _Panel:
     def __init__(self, axis: dict[str, Any]) -> None:
         self.axis = axis
         self.traces: list[Trace] = []
-        self.annotations: list[dict[str, Any]] = []
         self.shapes: list[dict[str, Any]] = []
 
 
@@ -91,11 +90,13 @@ def _fvu(run: Gathered, series: Sequence[Series], y: str) -> _Panel:
     top = ceiling([*ordinary.values(), *ridge.values()], everything)
     panel = _Panel({"range": [0, top]})
     panel.traces += _bars(run, series, y, FVU, ordinary.__getitem__, ".3f", "ordinary rows")
+    bars = len(places_of(series)) * len(series)
+    dash = 16 if bars <= 12 else 9 if bars <= 32 else 5
     for number, one in enumerate(series):
         for name, of, marker in (
-            ("ridge (a linear map)", ridge, {"symbol": "line-ew", "size": 16, "color": BLACK,
+            ("ridge (a linear map)", ridge, {"symbol": "line-ew", "size": dash, "color": BLACK,
                                              "line": {"width": 2, "color": BLACK}}),
-            ("all rows", whole, {"symbol": "circle-open", "size": 8, "color": ORANGE,
+            ("all rows", whole, {"symbol": "circle-open", "size": dash // 2, "color": ORANGE,
                                  "line": {"width": 2}}),
         ):  # fmt: skip
             values = one.values(of.__getitem__)
@@ -120,13 +121,8 @@ def _ce(run: Gathered, series: Sequence[Series], y: str) -> _Panel:
         return None if value is None else max(value, 0.0)
 
     panel.traces += _bars(run, series, y, CE, recovered, ".3f", "CE recovered")
-    joint = (run.splice or {}).get("joint") or {}
-    if (value := joint.get("ce_recovered_zero")) is not None:
+    if (value := _joint(run)) is not None:
         panel.shapes.append(_level(max(value, 0.0), y, ORANGE, "dash"))
-        words = f"all together {value:.3f}"
-        panel.annotations.append(_heading(words, 0.0) | {
-            "yref": f"{y} domain", "y": 1, "x": 1, "xanchor": "right",
-        })  # fmt: skip
     return panel
 
 
@@ -161,6 +157,7 @@ def _bars(
     legend has one colour for each trace."""
     rules, several = _RULES[panel], len(series) > 1
     for one in series:
+        named = panel != FVU
         parted: dict[bool, list[tuple[str, Any]]] = {False: [], True: []}
         for id, place in one.members:
             parted[bool(rules & set(run.broken[id]))].append((place, of(id)))
@@ -176,10 +173,11 @@ def _bars(
                 "type": "bar", "x": places, "y": values, "yaxis": y, "marker": marker,
                 "name": one.name if several else f"{name}, worse than it should be" * bad or name,
                 "hovertemplate": f"%{{y:{form}}}<extra>{told}</extra>",
-                "showlegend": panel == FVU and not (bad and several),
+                "showlegend": not named,
                 "legendgroup": f"{one.name}{bad and not several}",
                 "offsetgroup": one.name or "only",
             }  # fmt: skip
+            named = named or several
 
 
 def _done(series: Series, evaluated: Any) -> Series:
@@ -188,6 +186,16 @@ def _done(series: Series, evaluated: Any) -> Series:
 
 def _spliced(run: Gathered) -> dict[str, Any]:
     return dict((run.splice or {}).get("transcoders", {}))
+
+
+def _joint(run: Gathered) -> float | None:
+    return ((run.splice or {}).get("joint") or {}).get("ce_recovered_zero")
+
+
+def _title(panel: str, run: Gathered) -> str:
+    if panel == CE and (value := _joint(run)) is not None:
+        return f"{_TITLES[CE]}; dashed: all together {value:.3f}"
+    return _TITLES[panel]
 
 
 def _heading(text: str, y: float) -> dict[str, Any]:

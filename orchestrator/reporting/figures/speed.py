@@ -47,10 +47,12 @@ _WAITS = {"feed": "without rows", "credit": "cells are full", "wait": "waits"}
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Between two lines: hours of work at its end, seconds that it lasted."""
+    """Between two lines. end: seconds of work by then. slowest: the cell, of its invocation, that
+    all others end before; their names are other ones in another invocation."""
 
     end: float
     seconds: float
+    slowest: str
     before: Mapping[str, Any]
     after: Mapping[str, Any]
 
@@ -80,12 +82,9 @@ def speed(run: Gathered) -> list[Figure]:
         "shapes": [_begin(begin / per) for begin in begins],
     }
     figures = [_throughput(spans, ends, layout)]
-    processes = sorted({name for span in spans for name in _stages(span.after)})
-    cells = [name for name in processes if _trains(spans, name)]
-    if cells:
-        slowest = max(cells, key=lambda name: _trained_s(spans, name))
-        figures.append(_shares(spans, ends, layout, slowest))
-        figures += _waits(spans, ends, layout, [p for p in processes if p != slowest])
+    if any(span.slowest for span in spans):
+        figures.append(_shares(spans, ends, layout))
+        figures += _waits(spans, ends, layout)
     figures.append(_memory(spans, ends, layout))
     return figures
 
@@ -100,11 +99,12 @@ def _spans(invocations: Sequence[Lines]) -> tuple[list[Span], list[float]]:
         if found:
             begins.append(offset)
         shown = thinned(lines, max(20, POINTS // len(used)))
+        slowest = _slowest(lines[-1])
         for before, after in pairwise(shown):
             seconds = _number(after, "at") - _number(before, "at")
             if seconds > 0:
                 end = offset + _number(after, "at") - _number(shown[0], "at")
-                found.append(Span(end, seconds, before, after))
+                found.append(Span(end, seconds, slowest, before, after))
     return found, begins
 
 
@@ -119,10 +119,8 @@ def _throughput(spans: Sequence[Span], ends: Sequence[Any], layout: Mapping[str,
                   {**layout, "yaxis": axis("tokens/s", rangemode="tozero")}, note)  # fmt: skip
 
 
-def _shares(
-    spans: Sequence[Span], ends: Sequence[Any], layout: Mapping[str, Any], process: str
-) -> Figure:
-    shares = [span.shares(process) for span in spans]
+def _shares(spans: Sequence[Span], ends: Sequence[Any], layout: Mapping[str, Any]) -> Figure:
+    shares = [span.shares(span.slowest) for span in spans]
     stages = [stage for stage in _STAGES if any(one.get(stage) for one in shares)]
     traces = [
         {
@@ -133,22 +131,24 @@ def _shares(
         }
         for stage in stages
     ]  # fmt: skip
-    return Figure("stages", f"What the time of {process} went to, %", traces,
-                  {**layout, "yaxis": axis("% of its time", range=[0, 100])})  # fmt: skip
+    names = ", ".join(dict.fromkeys(span.slowest for span in spans if span.slowest))
+    return Figure("stages", "What the time of the slowest cell went to, %", traces,
+                  {**layout, "yaxis": axis("% of its time", range=[0, 100])}, names)  # fmt: skip
 
 
 def _waits(
-    spans: Sequence[Span], ends: Sequence[Any], layout: Mapping[str, Any], others: Sequence[str]
+    spans: Sequence[Span], ends: Sequence[Any], layout: Mapping[str, Any]
 ) -> Iterator[Figure]:
     """Of everybody else: where producers feed cells, and where several cells train."""
+    others = sorted({p for span in spans for p in _stages(span.after) if p != span.slowest})
     traces: list[Trace] = []
     for number, name in enumerate(others):
-        shares = [span.shares(name) for span in spans]
+        shares = [span.shares(name) if name != span.slowest else {} for span in spans]
         for stage, words in _WAITS.items():
             if any(one.get(stage, 0.0) > 0.01 for one in shares):
                 traces.append({
                     "type": "scatter", "mode": _mode(spans), "x": list(ends),
-                    "y": [short(100 * one.get(stage, 0.0)) for one in shares],
+                    "y": [short(100 * one.get(stage, 0.0)) if one else None for one in shares],
                     "name": plain(f"{name}: {words}"), "hovertemplate": "%{y:.0f} %",
                     "line": _step(SERIES[number % len(SERIES)]) | {"dash": _dash(stage)},
                 })  # fmt: skip
@@ -179,13 +179,11 @@ def _unit(seconds: float) -> tuple[str, float]:
     return ("minutes", 60.0) if seconds > 180 else ("seconds", 1.0)
 
 
-def _trains(spans: Sequence[Span], name: str) -> bool:
-    return any("train" in _stages(span.after).get(name, {}) for span in spans)
-
-
-def _trained_s(spans: Sequence[Span], name: str) -> float:
+def _slowest(line: Mapping[str, Any]) -> str:
     """All cells train the same rows: the one that takes longest is the slowest."""
-    return max(training_seconds(dict(_stages(span.after).get(name, {}))) for span in spans)
+    stages = _stages(line)
+    cells = {name: training_seconds(dict(one)) for name, one in stages.items() if "train" in one}
+    return max(cells, key=lambda name: cells[name], default="")
 
 
 def _stages(line: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from statistics import median
 from typing import Any
 
 from orchestrator.reporting.figures.base import (
@@ -22,7 +24,8 @@ from orchestrator.reporting.figures.base import (
 )
 from orchestrator.reporting.gather import Gathered
 
-TOGETHER = "all together"
+ALL = "all"  # together
+OUTLIER = 8  # times the median: a bar that would flatten all others is cut, and says its height
 
 
 def nonzeros(run: Gathered) -> Figure | None:
@@ -97,24 +100,24 @@ def _histogram(names: Sequence[str], shares: Sequence[float], counts: Sequence[i
     return {
         "type": "bar", "x": ends, "y": list(shares), "customdata": list(counts),
         "marker": {"color": [GREY if name == "never" else BLUE for name in names]},
-        "hovertemplate": "%{y:.1f} %, %{customdata:,} latents<extra>%{x}</extra>",
+        "hovertemplate": "%{y:.1f} %, %{customdata:,} latents<extra>up to %{x}</extra>",
         "showlegend": False,
     }  # fmt: skip
 
 
 def _sparse(names: Iterable[str]) -> dict[str, Any]:
-    """There is no room to name each decade."""
+    """There is no room to name each decade: the first, the last, and every second between."""
     ends = [_decade(name) for name in names]
-    shown = [ends[0], *ends[1:-1][::3], ends[-1]]
+    shown = [ends[0], *ends[-1:1:-2][::-1]] if len(ends) > 4 else ends
     return {"tickmode": "array", "tickvals": shown, "ticktext": shown}
 
 
 def _decade(name: str) -> str:
-    """`<=0.001` as `≤10⁻³`: of rows, at most so large a share."""
+    """`<=0.001` as `10⁻³`."""
     if not name.startswith("<="):
         return name
-    power = f"{float(name.removeprefix('<=')):.0e}".partition("e")[2].lstrip("-").lstrip("0")
-    return f"≤10<sup>−{power}</sup>" if power else "≤1"
+    power = round(math.log10(float(name.removeprefix("<="))))
+    return f"10<sup>−{-power}</sup>" if power else "1"
 
 
 def spliced(run: Gathered) -> Figure | None:
@@ -125,13 +128,20 @@ def spliced(run: Gathered) -> Figure | None:
         return None
     rows = [(run.named[id].label if id in run.named else id, one) for id, one in figures.items()]
     if splice.get("joint"):
-        rows.append((TOGETHER, splice["joint"]))
+        rows.append((ALL, splice["joint"]))
     places = [place for place, _ in rows]
-    colours = [ORANGE if place == TOGETHER else BLUE for place in places]
+    colours = [ORANGE if place == ALL else BLUE for place in places]
+    added = [one["ce_increase"] for _, one in rows]
+    errors = [one.get("ce_increase_se") or 0.0 for _, one in rows]
+    ends = [(value - error, value + error) for value, error in zip(added, errors, strict=True)]
+    top = 1.05 * min(max(high for _, high in ends), max(OUTLIER * median(added), 0.02))
+    low = 1.05 * min(0.0, *(low for low, _ in ends))
     traces: list[Trace] = [
         {
-            "type": "bar", "x": places, "y": [one["ce_increase"] for _, one in rows],
-            "error_y": {"type": "data", "array": [one.get("ce_increase_se") for _, one in rows],
+            "type": "bar", "x": places, "y": added,
+            "text": [f"{value:.2f}" if value > top else "" for value in added],
+            "textposition": "inside", "insidetextanchor": "start", "textangle": 0,
+            "error_y": {"type": "data", "array": errors,
                         "thickness": 1.2, "width": 3, "color": "#444"},
             "marker": {"color": colours}, "name": "every row spliced",
             "hovertemplate": "%{y:+.3f} nats", "showlegend": False,
@@ -145,12 +155,12 @@ def spliced(run: Gathered) -> Figure | None:
     ]  # fmt: skip
     layout = {"hovermode": "x unified", "showlegend": True, "bargap": gap(places),
               "xaxis": place_axis(places),
-              "yaxis": axis("nats a token", rangemode="tozero")}  # fmt: skip
+              "yaxis": axis("nats a token", range=[low, top])}  # fmt: skip
     note = (
         f"Cross-entropy that reconstructions add, ± a standard error, on {splice['tokens']:,} "
         f"tokens; the model's own is {splice['ce_clean']:.3f}."
     )
-    return Figure("spliced", "In the model: one at a time, and all together", traces, layout, note)
+    return Figure("spliced", "One at a time, and all together", traces, layout, note)
 
 
 def prefix_names(spec: Any) -> list[str]:
