@@ -23,6 +23,7 @@ from orchestrator.commands.options import (
     root_option,
     set_option,
 )
+from orchestrator.commands.report import report
 from orchestrator.commands.share import export, push
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ for command in (
     cli_runs.status,
     cli_runs.list_runs,
     cli_runs.metrics,
+    report,
 ):
     cli.add_command(command)
 cli.add_command(cli_registry.registry)

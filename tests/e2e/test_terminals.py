@@ -33,6 +33,7 @@ TABLES = {
     "metrics": "metrics {run}",
     "metrics of one": "metrics {run} {id}",
     "eval": "eval {run} --tokens 64",
+    "report": "report {run}",
     "export": "export {run} --format saelens --out {root}/exported",
     "registry verify": "registry verify {run}",
 }
@@ -114,7 +115,9 @@ def test_json_is_all_that_stands_on_standard_output(name: str, values: dict[str,
     ended = call(name, values, "--json", FORCE_COLOR="1", TERM="xterm-256color", COLUMNS="40")
     assert ended.exit_code == 0, ended.output
     parsed = json.loads(ended.stdout)
-    rows = {"registry verify": "faults", "eval": "splice"}.get(name, "transcoders")
+    rows = {"registry verify": "faults", "eval": "splice", "report": "runs"}.get(
+        name, "transcoders"
+    )
     assert isinstance(parsed, list) or rows in parsed
     if name == "run":
         assert parsed["exit_code"] == 0 and len(parsed["transcoders"]) == 2
