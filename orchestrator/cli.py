@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.commands import many_runs
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
 from orchestrator.commands.evaluate import evaluate
@@ -145,9 +146,11 @@ for command in (
     push,
     grafana,
     cli_runs.status,
-    cli_runs.list_runs,
+    many_runs.list_runs,
     cli_runs.metrics,
     report,
+    many_runs.compare,
+    many_runs.best,
 ):
     cli.add_command(command)
 cli.add_command(cli_registry.registry)
