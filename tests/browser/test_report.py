@@ -23,9 +23,9 @@ def pages(reference, tmp_path_factory):
     finished, mixed = folder / "small", make_run(folder)
     shutil.copytree(reference[1], finished, ignore=shutil.ignore_patterns("tokens", "checkpoints"))
     resolved = json.loads((mixed / "resolved.json").read_text())
-    resolved["name"] = "</script><script>window.harmed = 1</script>"
+    resolved["name"] = evil = "</script><script>window.harmed = 1</script>"
     (mixed / "resolved.json").write_text(json.dumps(resolved))
-    fabricated_progress(mixed, 1, ["producer-0", "trainer-<b>0", "trainer-1"], lines=40, seed=0)
+    fabricated_progress(mixed, 1, ["producer-0", f"trainer-{evil}", "trainer-1"], lines=40, seed=0)
     write_report(finished, folder / "finished.html")
     write_report(mixed, folder / "mixed.html")
     write_comparison([finished, mixed], folder / "comparison.html")
@@ -90,18 +90,24 @@ def test_far_figures_wait_until_they_are_near(browser, pages):
         assert 1 <= drawn < plots / 2
 
 
-def test_a_finger_on_a_figure_scrolls_the_page(browser, pages):
+def test_a_finger_on_a_figure_scrolls_the_page_and_zooms_nothing(browser, pages):
     with browser.open(pages / "finished.html", PHONE) as opened:
-        box = opened.page.locator("#glance").bounding_box()
+        plot = opened.page.locator("#glance .nsewdrag").first
+        plot.scroll_into_view_if_needed()
+        before = opened.page.evaluate("window.scrollY")
+        box = plot.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        assert 0 < y < PHONE[1]
         finger = opened.page.context.new_cdp_session(opened.page)
-        x, y = box["x"] + 150, min(box["y"] + 80, PHONE[1] - 40)
         for step in range(16):
             kind = "touchMove" if step else "touchStart"
             point = {"x": x, "y": y - 20 * step}
             finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         opened.page.wait_for_timeout(300)
-        assert opened.page.evaluate("window.scrollY") > 200
+        assert opened.page.evaluate("window.scrollY") > before + 200
+        low, _ = opened.page.evaluate("document.getElementById('glance')._fullLayout.yaxis.range")
+        assert low == 0
 
 
 def test_without_scripts_all_words_and_tables_are_there(browser, pages):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.reporting.figures.base import (
-    GREY,
     SERIES,
     Figure,
     axis,
@@ -24,7 +23,12 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 
 
 def colours(runs: Runs) -> dict[str, str]:
-    return {name: SERIES[n] if n < len(SERIES) else GREY for n, name in enumerate(runs)}
+    return {name: SERIES[n % len(SERIES)] for n, name in enumerate(runs)}
+
+
+def dashes(runs: Runs) -> dict[str, str]:
+    """Of lines: beyond the eighth run, colours come again."""
+    return {name: "solid" if n < len(SERIES) else "dot" for n, name in enumerate(runs)}
 
 
 def sites_of(runs: Runs) -> dict[tuple[str, str], str]:
@@ -49,7 +53,8 @@ def fvu_by_layer(runs: Runs) -> Figure | None:
         one_each = len(set(at)) == len(at)
         traces.append({
             "type": "scatter", "mode": "lines+markers" if one_each else "markers", "x": at,
-            "y": fvu, "name": plain(name), "line": {"color": colours(runs)[name], "width": 1.2},
+            "y": fvu, "name": plain(name),
+            "line": {"color": colours(runs)[name], "width": 1.2, "dash": dashes(runs)[name]},
             "marker": {"size": 9, "symbol": _SYMBOLS[number % len(_SYMBOLS)],
                        "color": colours(runs)[name]},
             "text": [plain(run.label(id)) for id in ones],
@@ -100,7 +105,9 @@ def curves(runs: Runs) -> list[Figure]:
                     there.add(name)
                     shown = thinned(lines, POINTS)
                     tokens += [shown[0].get("tokens"), shown[-1].get("tokens")]
-                    traces.append(line(shown, "fvu", colours(runs)[name], plain(name)))
+                    curve = line(shown, "fvu", colours(runs)[name], plain(name))
+                    curve["line"]["dash"] = dashes(runs)[name]
+                    traces.append(curve)
         if len(there) > 1:
             layout = {"xaxis": token_axis(tokens, heading=False), "showlegend": False,
                       "yaxis": axis(range=[0, RANGE]), "hovermode": "closest",

@@ -91,12 +91,13 @@ def _fvu(run: Gathered, series: Sequence[Series], y: str) -> _Panel:
     panel = _Panel({"range": [0, top]})
     panel.traces += _bars(run, series, y, FVU, ordinary.__getitem__, ".3f", "ordinary rows")
     bars = len(places_of(series)) * len(series)
+    ring = BLACK if len(series) > 1 else ORANGE  # on bars of any colour
     dash = 16 if bars <= 12 else 9 if bars <= 32 else 5
     for number, one in enumerate(series):
         for name, of, marker in (
             ("ridge (a linear map)", ridge, {"symbol": "line-ew", "size": dash, "color": BLACK,
                                              "line": {"width": 2, "color": BLACK}}),
-            ("all rows", whole, {"symbol": "circle-open", "size": dash // 2, "color": ORANGE,
+            ("all rows", whole, {"symbol": "circle-open", "size": dash // 2, "color": ring,
                                  "line": {"width": 2}}),
         ):  # fmt: skip
             values = one.values(of.__getitem__)
