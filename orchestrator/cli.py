@@ -14,6 +14,7 @@ import click
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
 from orchestrator.commands.evaluate import evaluate
+from orchestrator.commands.features import features
 from orchestrator.commands.init import init
 from orchestrator.commands.options import (
     Commands,
@@ -139,6 +140,7 @@ def _backend(name: str, address: str | None, dashboard: bool) -> Backend:
 for command in (
     init,
     evaluate,
+    features,
     export,
     push,
     cli_runs.status,

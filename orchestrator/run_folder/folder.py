@@ -88,6 +88,11 @@ class RunFolder:
         """What was measured of the finished suite, by text: evaluating/results.py."""
         return self.path / "evaluations"
 
+    @property
+    def features(self) -> Path:
+        """What its latents respond to, by text: features/written.py."""
+        return self.path / "features"
+
     def transcoder(self, id: str) -> TranscoderFolder:
         return TranscoderFolder(self.transcoders / id)
 
@@ -159,7 +164,7 @@ class RunFolder:
             self.resolved.unlink(missing_ok=True)
             sync(self.path)
             self.plan.unlink(missing_ok=True)
-            for made in (self.transcoders, self.evaluations):
+            for made in (self.transcoders, self.evaluations, self.features):
                 if made.exists():
                     shutil.rmtree(made)
             write_bytes_atomic(self.manifest, manifest_text.encode())
