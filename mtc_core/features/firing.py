@@ -58,8 +58,8 @@ class TogetherCounts:
 
     def add(self, kept: Kept, n_rows: int) -> None:
         below_BM = self._below(kept, n_rows)
-        starts_B = torch.bincount(kept.rows_n, minlength=n_rows).cumsum(0).roll(1)
-        starts_B[0] = 0
+        sizes_B = torch.bincount(kept.rows_n, minlength=n_rows)
+        starts_B = sizes_B.cumsum(0) - sizes_B
         group_n = self._group_F[kept.latents_n]
         for group, counts_FE in enumerate(self.counts):
             if not counts_FE.shape[1]:

@@ -2,13 +2,14 @@
 
 Of those that
 - are on in at least half of the rows in which the latent is on,
+- are on there at least four times as often as in all rows,
 - are on at least as often as the latent is, in all rows, and
 - would not be on so often there by chance (a bound on a binomial tail: with all latents of earlier
   groups tried, fewer than one latent in a hundred would find such a one),
 
-the one that would be there least likely by chance. That prefers a latent that is on in 60 % of the
-rows where this one is and in 2 % of all to one with 95 % and 28 %: some latents of the first group
-are on in a third of all rows, and would be everybody's parent. None is an answer, too.
+the one that would be there least likely by chance. None is an answer, too. Without the second rule
+the few latents of the first group that are on in a third of all rows are the parents of a tenth of
+all others: on a text unlike that of training, 381 of layer 2 of the quickstart had 776 children.
 
 F latents of a group · E latents of earlier groups
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 from mtc_core.features.firing import TogetherCounts
 from mtc_core.selection import topk_lowest_index
 
-LEAST_SHARE, BY_CHANCE = 0.5, 0.01
+LEAST_SHARE, LEAST_LIFT, BY_CHANCE = 0.5, 4.0, 0.01
 CHUNK = 1 << 24  # float64 numbers worked on at once
 
 
@@ -54,7 +55,7 @@ def _of(counts_FE: Tensor, fired_F: Tensor, earlier_E: Tensor, rows: int) -> tup
     eligible_FE = (
         (share_FE >= LEAST_SHARE)
         & (earlier_E >= fired_F[:, None])
-        & (share_FE > chance_E)
+        & (share_FE >= LEAST_LIFT * chance_E)
         & (surprise_FE * fired_F[:, None] >= _enough(len(earlier_E)))
     )
     best_F1 = topk_lowest_index(surprise_FE.where(eligible_FE, 0), 1)[1]

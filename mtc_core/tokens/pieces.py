@@ -78,7 +78,7 @@ class TokenText:
 def _reader(tokenizer: Any) -> Any:
     """How this tokenizer's vocabulary spells bytes, as its own decoder says."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = json.dumps(json.loads(backend.to_str())["decoder"]) if backend is not None else ""
+    decoder = repr(json.loads(backend.to_str())["decoder"]) if backend is not None else ""
     if "ByteLevel" in decoder:
         return _byte_level
     if "▁" in decoder or "Metaspace" in decoder:

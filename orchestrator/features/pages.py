@@ -91,8 +91,9 @@ def percent(share: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or more, without a tail of zeros."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    """Three digits, or all before the point."""
+    text = f"{abs(value):#.3g}".rstrip(".") if abs(value) < 1000 else f"{abs(value):,.0f}"
+    return f"−{text}" if value < 0 else text
 
 
 _SHARED = {
