@@ -36,7 +36,7 @@ class TokenText:
         self._bytes_of = _reader(tokenizer)
         self._known: dict[int, bytes] = {}
 
-    def bytes(self, id: int) -> bytes:
+    def raw(self, id: int) -> bytes:
         """What a token stands for; of a special one, its name."""
         if id not in self._known:
             self._known[id] = self._look_up(id)
@@ -44,7 +44,7 @@ class TokenText:
 
     def text(self, id: int) -> str:
         """One token by itself; bytes that are no whole character as <0xE2>."""
-        raw = self.bytes(id)
+        raw = self.raw(id)
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -58,7 +58,7 @@ class TokenText:
             if id in self._special and pending:  # no character goes on beyond it
                 found.append(Piece(pending.decode(errors="replace"), first, place))
                 first, pending = place, b""
-            pending += self.bytes(id)
+            pending += self.raw(id)
             if not _unfinished(pending):
                 found.append(Piece(pending.decode(errors="replace"), first, place + 1))
                 first, pending = place + 1, b""

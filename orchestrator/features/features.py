@@ -36,8 +36,9 @@ from orchestrator.evaluating.texts import (
     held_test_half,
     own_text,
 )
+from orchestrator.features.names import INDEX
 from orchestrator.features.records import Records
-from orchestrator.features.written import INDEX, Written
+from orchestrator.features.written import Written
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.sharing.chosen import choose
 

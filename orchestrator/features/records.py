@@ -146,7 +146,8 @@ class Records:
         first = position - self._window
         last = min(len(piece_of), first + len(acts_W)) - 1
         values = dict(zip(range(first, first + len(acts_W)), acts_W.tolist(), strict=True))
-        text, spans, peak = "", [], 0
+        text, peak = "", 0
+        spans: list[list[Any]] = []
         for piece in pieces[piece_of[max(0, first)] : piece_of[last] + 1]:
             value = max(values.get(place, 0.0) for place in range(piece.first, piece.end))
             if value > 0:

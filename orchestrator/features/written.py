@@ -20,11 +20,11 @@ from mtc_core.atomic import new_folder, write_bytes_atomic, write_json_atomic
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import ConfigError
 from orchestrator.evaluating.texts import EvaluationText
+from orchestrator.features.names import ABOUT, INDEX, LATENTS
 from orchestrator.features.pages import PAGE, latents_page, page_name, suite_page, table_page
 from orchestrator.features.records import Record, Records
 from orchestrator.run_folder.disk_errors import disk_errors
 
-ABOUT, LATENTS, INDEX = "features.json", "latents.jsonl", "index.html"
 VERSION = 1  # of what these files hold: those of another are written again
 
 

@@ -74,7 +74,7 @@ def naive_parent(on_BF, child, earlier):
     for parent in range(earlier):
         both = int((on_BF[:, child] & on_BF[:, parent]).sum())
         p, q = both / max(1, fired), int(on_BF[:, parent].sum()) / rows
-        if p < 0.5 or q <= 0 or p < 4 * q or int(on_BF[:, parent].sum()) < fired:
+        if fired < 10 or p < 0.5 or q <= 0 or p < 4 * q or int(on_BF[:, parent].sum()) < fired:
             continue
         surprise = p * math.log(p / q) + ((1 - p) * math.log((1 - p) / (1 - q)) if p < 1 else 0)
         if fired * surprise >= math.log(100 * earlier) and surprise > largest + 1e-12:
