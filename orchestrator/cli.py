@@ -15,6 +15,7 @@ from orchestrator.commands import many_runs
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
 from orchestrator.commands.evaluate import evaluate
+from orchestrator.commands.features import features
 from orchestrator.commands.grafana import grafana
 from orchestrator.commands.init import init
 from orchestrator.commands.options import (
@@ -142,6 +143,7 @@ def _backend(name: str, address: str | None, dashboard: bool) -> Backend:
 for command in (
     init,
     evaluate,
+    features,
     export,
     push,
     grafana,

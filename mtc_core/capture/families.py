@@ -10,13 +10,14 @@ Where = Literal["input", "output", "normalized"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Module names below the decoder (`blocks`) and below a block (all others).
+    """Module names below the decoder (`blocks`, `final_norm`) and below a block (all others).
 
     ln1, ln2 normalise what attention and MLP read. attn_out, mlp_out end the two branches: their
     output is what is added to the residual stream.
     """
 
     blocks: str
+    final_norm: str
     ln1: str
     attn_out: str
     ln2: str
@@ -26,6 +27,7 @@ class Layout:
 
 _LLAMA = Layout(
     blocks="layers",
+    final_norm="norm",
     ln1="input_layernorm",
     attn_out="self_attn",
     ln2="post_attention_layernorm",
@@ -35,6 +37,7 @@ _LLAMA = Layout(
 # Gemma normalises both branches once more before adding them.
 _GEMMA = Layout(
     blocks="layers",
+    final_norm="norm",
     ln1="input_layernorm",
     attn_out="post_attention_layernorm",
     ln2="pre_feedforward_layernorm",
@@ -42,7 +45,15 @@ _GEMMA = Layout(
     mlp_out="post_feedforward_layernorm",
 )
 LAYOUTS: dict[str, Layout] = {
-    "gpt2": Layout(blocks="h", ln1="ln_1", attn_out="attn", ln2="ln_2", mlp="mlp", mlp_out="mlp"),
+    "gpt2": Layout(
+        blocks="h",
+        final_norm="ln_f",
+        ln1="ln_1",
+        attn_out="attn",
+        ln2="ln_2",
+        mlp="mlp",
+        mlp_out="mlp",
+    ),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
@@ -50,6 +61,7 @@ LAYOUTS: dict[str, Layout] = {
     "gemma3": _GEMMA,
     "gpt_neox": Layout(
         blocks="layers",
+        final_norm="final_layer_norm",
         ln1="input_layernorm",
         attn_out="attention",
         ln2="post_attention_layernorm",

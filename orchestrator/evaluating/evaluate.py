@@ -7,7 +7,6 @@ Deterministic, and resumable: totals are saved between chunks, and go on to the 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,7 +28,13 @@ from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.results import QUALITY, SPLICE, Progress, Results
 from orchestrator.evaluating.subject import Subject
-from orchestrator.evaluating.texts import EvaluationText, held_test_half, own_text, spread
+from orchestrator.evaluating.texts import (
+    EvaluationText,
+    contexts_digest,
+    held_test_half,
+    own_text,
+    spread,
+)
 from orchestrator.run_folder.folder import RunFolder
 
 ADVICE = "end what else uses it, or measure where there is more memory (resources.device)"
@@ -124,18 +129,13 @@ def _request(
     }
     spliced = {
         **same,
-        "contexts": _digest(contexts),
+        "contexts": contexts_digest(contexts),
         "asked_tokens": wanted.tokens,
         "prefixes": wanted.prefixes,
     }
     # Of the test half the trainers have measured it.
-    quality = {QUALITY: {**same, "contexts": _digest(text.contexts)}} if wanted.text else {}
+    quality = {QUALITY: {**same, "contexts": contexts_digest(text.contexts)}} if wanted.text else {}
     return {**quality, SPLICE: spliced}
-
-
-def _digest(contexts: Contexts) -> str:
-    both = (contexts.ids_CT.tobytes(), contexts.rows_CT.tobytes())
-    return hashlib.sha256(b"".join(both)).hexdigest()[:16]
 
 
 def _no_less(results: Results, wanted: Wanted, subject: Subject) -> Wanted:

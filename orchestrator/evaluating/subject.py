@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,21 +68,27 @@ class Subject:
     def check_memory(self) -> None:
         """Whether the model, the suite and logits fit beside what is in memory already. Raises
         ConfigError."""
-        shape = find_shape(self.manifest.model.name, self.pins["model"], online=True)
-        assert shape is not None
-        files = [self.run.transcoder(id).final / WEIGHTS for id in self.ids]
-        suite = sum(file.stat().st_size for file in files if file.exists())
-        needed = model_bytes(shape, self.manifest.model.dtype) + suite + WORKING_BYTES
-        if self.device == "cpu":
-            free = psutil.virtual_memory().available
-        else:
-            free = torch.cuda.mem_get_info(self.device)[0]
-        if needed > free:
+        needed = self.needed_bytes(self.ids) + WORKING_BYTES
+        if needed > (free := self.free_bytes()):
             raise ConfigError(
                 f"measuring needs the model and the whole suite on one device: about "
                 f"{needed / 1e9:.1f} GB on {self.device}, which has {free / 1e9:.1f} GB free; "
                 "end what else uses it, or measure where there is more memory (resources.device)"
             )
+
+    def needed_bytes(self, ids: Sequence[str]) -> int:
+        """Of the model's weights and those of some transcoders."""
+        shape = find_shape(self.manifest.model.name, self.pins["model"], online=True)
+        assert shape is not None
+        files = [self.run.transcoder(id).final / WEIGHTS for id in ids]
+        suite = sum(file.stat().st_size for file in files if file.exists())
+        return model_bytes(shape, self.manifest.model.dtype) + suite
+
+    def free_bytes(self) -> int:
+        """Memory of the device that nobody has."""
+        if self.device == "cpu":
+            return psutil.virtual_memory().available
+        return torch.cuda.mem_get_info(self.device)[0]
 
     def load_model(self) -> LoadedModel:
         """The very weights that the suite was trained on. Raises ModelError."""

@@ -5,6 +5,7 @@ C contexts · T positions of a context
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,10 +47,15 @@ def held_test_half(run: RunFolder) -> EvaluationText:
 
 
 def own_text(
-    path: str, data: DataConfig, tokenizer: TokenizerFacts, say: Callable[[str], None]
+    path: str,
+    data: DataConfig,
+    tokenizer: TokenizerFacts,
+    say: Callable[[str], None],
+    most: int | None = None,
 ) -> EvaluationText:
     """The first contexts of a text, cut as those of training. Named for its tokens, so that the
-    same text finds its results again. Raises DataError."""
+    same text finds its results again. most: tokens; None: OWN_TOKENS. Raises DataError."""
+    most = most or OWN_TOKENS
     if path != data.path:  # of a Hub dataset, these are the training text's own
         data = replace(data, path=path, subset=None, revision="main")
     pieces: list[np.ndarray] = []
@@ -59,10 +65,10 @@ def own_text(
         (ids,) = tokenizer.encode_batch([document.text])
         pieces.append(np.array([*ids, *end], np.int32))
         read += len(pieces[-1])
-        if read >= OWN_TOKENS:
-            say(f"{path}: its first {OWN_TOKENS:,} tokens")
+        if read >= most:
+            say(f"{path}: its first {most:,} tokens")
             break
-    text_ids = np.concatenate(pieces)[:OWN_TOKENS]
+    text_ids = np.concatenate(pieces)[:most]
     contexts = pack(text_ids, data.context_tokens, tokenizer.bos_id, tokenizer.special_ids)
     if not len(contexts.ids_CT):
         raise DataError(
@@ -70,6 +76,12 @@ def own_text(
             f"{data.context_tokens}; give more text"
         )
     return EvaluationText(f"text-{digest(contexts.ids_CT.tolist())[:8]}", path, contexts)
+
+
+def contexts_digest(contexts: Contexts) -> str:
+    """Differs where the ids or the rows of two texts do."""
+    both = (contexts.ids_CT.tobytes(), contexts.rows_CT.tobytes())
+    return hashlib.sha256(b"".join(both)).hexdigest()[:16]
 
 
 def scored(contexts: Contexts) -> int:

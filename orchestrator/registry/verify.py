@@ -14,6 +14,7 @@ from typing import Any
 from mtc_core.checkpoint import DIGESTS, FACTS, STATE, checkpoint_paths, file_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import MtcError
+from orchestrator.features.names import ABOUT, LATENTS
 from orchestrator.registry.index import NAME
 from orchestrator.registry.index_check import index_fault
 from orchestrator.registry.invocations import read_invocations
@@ -26,7 +27,9 @@ from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
 REDO = "delete that final/ and run the manifest again: it writes the same bits"
 GO_BACK = "delete that checkpoint: a continued run uses the one before"
+DROP = "delete the line"
 RESTORE = "restore it from a copy"
+FIND_AGAIN = "delete that folder: `mtc-orchestrate features` writes it again"
 REWRITE = "run the manifest again: it writes the file anew"
 
 
@@ -74,6 +77,7 @@ class _Verification:
         for id in dict.fromkeys([*(specs or {}), *_visible(self.folder.transcoders)]):
             progress(id)
             self._transcoder(id, self.folder.transcoder(id), specs)
+        self._features()
         if specs is not None and (what := index_fault(self.folder.path)):
             again = f"run `mtc-orchestrate registry rebuild {self.folder.path}`"
             self._fault(self.folder.path / NAME, what, again)
@@ -120,6 +124,11 @@ class _Verification:
         elif failed:
             self._object(folder.failed, "delete it: a continued run trains this transcoder on")
         self._metrics(folder.metrics, metrics_bytes, complete=done or failed)
+
+    def _features(self) -> None:
+        for path in sorted(self.folder.features.glob(f"[!.]*/[!.]*/{ABOUT}")):
+            self._object(path, FIND_AGAIN)
+            self._lines(path.with_name(LATENTS), complete=True, remedy=FIND_AGAIN)
 
     def _checkpoints(self, folder: TranscoderFolder) -> int:
         """How many bytes of metrics.jsonl the newest sound one counts on."""
@@ -176,23 +185,23 @@ class _Verification:
             self._fault(path, what, f"{RESTORE}; training needs it not")
         self._lines_of(path, content, complete=complete)
 
-    def _lines(self, path: Path, *, complete: bool) -> None:
+    def _lines(self, path: Path, *, complete: bool, remedy: str = DROP) -> None:
         """JSON lines that nobody counts on."""
         try:
-            self._lines_of(path, path.read_bytes(), complete=complete)
+            self._lines_of(path, path.read_bytes(), complete=complete, remedy=remedy)
         except FileNotFoundError:
             pass
         except OSError as error:
             self._fault(path, f"cannot be read: {error.strerror}", RESTORE)
 
-    def _lines_of(self, path: Path, content: bytes, *, complete: bool) -> None:
+    def _lines_of(self, path: Path, content: bytes, *, complete: bool, remedy: str = DROP) -> None:
         *lines, tail = content.split(b"\n")
         faults = len(self.found.faults)
         for number, line in enumerate([*lines, tail] if complete and tail else lines, start=1):
             try:
                 parse_object(line, f"line {number}")
             except Damaged as error:
-                self._fault(path, str(error), "delete the line")
+                self._fault(path, str(error), remedy)
         self.found.files += bool(content) and len(self.found.faults) == faults
 
     def _object(self, path: Path, remedy: str) -> dict[str, Any] | None:

@@ -93,6 +93,11 @@ class RunFolder:
         """All of it as one page: reporting/."""
         return self.path / "report.html"
 
+    @property
+    def features(self) -> Path:
+        """What its latents respond to, by text: features/written.py."""
+        return self.path / "features"
+
     def transcoder(self, id: str) -> TranscoderFolder:
         return TranscoderFolder(self.transcoders / id)
 
@@ -165,7 +170,7 @@ class RunFolder:
             sync(self.path)
             self.plan.unlink(missing_ok=True)
             self.report.unlink(missing_ok=True)
-            for made in (self.transcoders, self.evaluations):
+            for made in (self.transcoders, self.evaluations, self.features):
                 if made.exists():
                     shutil.rmtree(made)
             write_bytes_atomic(self.manifest, manifest_text.encode())

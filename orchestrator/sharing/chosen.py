@@ -18,16 +18,16 @@ from orchestrator.model_shapes import find_shape
 from orchestrator.sharing.card import public
 
 
-def choose(subject: Subject, only: Sequence[str]) -> list[str]:
-    """Ids of finished transcoders that begin with one of `only`; all, where it is empty. Raises
-    ConfigError for one that none begins with."""
+def choose(subject: Subject, only: Sequence[str], called: str = "--only ") -> list[str]:
+    """Ids of finished transcoders that begin with one of `only`; all, where it is empty. called:
+    how the user gave it. Raises ConfigError for one that none begins with."""
     if not only:
         return list(subject.ids)
     for beginning in only:
         if not any(id.startswith(beginning) for id in subject.ids):
             listed = "".join(f"\n  {id}" for id in subject.ids)
             raise ConfigError(
-                f"--only {beginning}: no finished transcoder of {subject.run.path} begins so:"
+                f"{called}{beginning}: no finished transcoder of {subject.run.path} begins so:"
                 f"{listed}"
             )
     return [id for id in subject.ids if id.startswith(tuple(only))]

@@ -34,10 +34,18 @@ TABLES = {
     "metrics of one": "metrics {run} {id}",
     "eval": "eval {run} --tokens 64",
     "report": "report {run}",
+    "features": "features {run} --tokens 512",
     "export": "export {run} --format saelens --out {root}/exported",
     "registry verify": "registry verify {run}",
 }
-ROWS = {"plan": 2, "run": 4, "status": 2, "metrics": 4, "eval": 6}  # in all its tables
+ROWS = {
+    "plan": 2,
+    "run": 4,
+    "status": 2,
+    "metrics": 4,
+    "eval": 6,
+    "features": 2,
+}  # in all its tables
 ELSEWHERE = {"push"}  # it needs a hub: test_share.py
 OTHERS = {
     "init": "init --out -",
@@ -95,7 +103,7 @@ def test_at_40_columns_nothing_is_cut(name: str, values: dict[str, str]) -> None
     assert ended.exit_code == 0, ended.output
     wide = call(name, values, COLUMNS="300")
     assert set(ID.findall(ended.stdout)) == set(ID.findall(wide.stdout))
-    if name in ("plan", "status", "list", "metrics", "metrics of one", "eval"):
+    if name in ("plan", "status", "list", "metrics", "metrics of one", "eval", "features"):
         # Paths are not ours to fold.
         lines = [x.rstrip() for x in ended.stdout.splitlines() if values["root"] not in x]
         assert max(map(len, lines)) <= 40, lines

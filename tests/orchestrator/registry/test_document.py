@@ -12,6 +12,8 @@ import pytest
 
 from orchestrator.evaluating.evaluate import Wanted, evaluate
 from orchestrator.evaluating.listener import QUIET
+from orchestrator.features.features import Wanted as FeaturesWanted
+from orchestrator.features.features import find_features
 from orchestrator.registry.index import APPLICATION_ID, SCHEMA_VERSION, open_index
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import NAME as LOCK
@@ -55,6 +57,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     code, printed = run_here(manifest, folder)
     assert code == 0, printed
     evaluate(RunFolder(folder, "small"), Wanted(text="python-docs", tokens=64), QUIET)
+    wanted = FeaturesWanted(tokens=2048, contexts=2, window=4)
+    find_features(RunFolder(folder, "small"), wanted, QUIET)
     open_index(folder / "small").close()
     return [folder / "small", make_run(folder / "other")]
 
@@ -103,6 +107,20 @@ def test_the_keys_described_are_those_of_the_files(runs: list[Path]) -> None:
                 if OPEN not in cell:
                     assert there <= described, file
     assert len(checked) > 12
+
+
+def test_the_keys_of_a_latent_are_described(runs: list[Path]) -> None:
+    section = DOCUMENT.split("## Features")[1].split("\n## ")[0]
+    described = [name for row in rows(section) for name in names(row[0])]
+    (path,) = runs[0].glob("features/test/*/latents.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    on = [line for line in lines if line["fired"]]
+    assert on and all(list(line) == described for line in on)
+    assert all(list(line) == described[:3] for line in lines if not line["fired"])
+    for key in ("contexts", "parent"):
+        (cell,) = [row[1] for row in rows(section) if row[0] == f"`{key}`"]
+        inner = [v for line in on for v in (line[key] if key == "contexts" else [line[key]]) if v]
+        assert all(set(one) <= set(names(cell)) for one in inner)
 
 
 def test_every_table_and_column_is_described_with_its_type_and_there_are_no_others(

@@ -1,0 +1,1 @@
+"""Finding what each latent of a finished suite responds to, and pages to browse it."""
