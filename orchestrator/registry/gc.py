@@ -88,12 +88,14 @@ def collect(run: Path, listed: Sequence[Rubbish]) -> tuple[list[Rubbish], list[s
     kept: dict[str, str] = {}
     faults: dict[Path, str | None] = {}
     with run_lock(run) as lost, disk_errors(run, "written"):
-        still = {one.kind: one for one in find_rubbish(run, [one.kind for one in listed])}
+        still = {
+            one.kind: set(one.paths) for one in find_rubbish(run, [one.kind for one in listed])
+        }
         for one in listed:
             done, size = [], 0
             for relative in one.paths:
                 path = run / relative
-                if lost.is_set() or relative not in still[one.kind].paths:
+                if lost.is_set() or relative not in still.get(one.kind, ()):
                     continue
                 if one.kind == CHECKPOINTS:
                     transcoder = path.parents[1]

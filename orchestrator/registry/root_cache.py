@@ -9,6 +9,7 @@ do.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import threading
 import time
@@ -31,6 +32,7 @@ ROUNDS = 2  # reading a run may renew its index, which changes its folder
 _TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
 RUN_COLUMNS = [name for name in RUN if name != "path"]  # it goes by how the root is called
 LEFTOVER_S = 60.0
+SEAL = hashlib.sha256().digest_size
 _writing = threading.Lock()  # a process has one temporary name
 
 Progress = Callable[[int, int], None]  # runs read so far, of how many
@@ -101,21 +103,32 @@ def _forget(cache: sqlite3.Connection, names: Iterable[str]) -> None:
 
 
 def _loaded(path: Path) -> sqlite3.Connection | None:
-    """The cache in a file, if it is one, sound, and of this version."""
+    """The cache in a file, if it is one, whole, and of this version."""
     try:
-        content = path.read_bytes()
+        content = unsealed(path.read_bytes())
     except OSError:
+        return None
+    if content is None:
         return None
     cache = sqlite3.connect(":memory:", isolation_level=None)
     with suppress(sqlite3.Error):
         cache.deserialize(content)
         tables = [sql for (sql,) in cache.execute("SELECT sql FROM sqlite_schema ORDER BY rowid")]
-        if tables == list(_tables()) and cache.execute("SELECT * FROM made").fetchall() == [
-            _made()
-        ]:
+        if tables == list(_tables()) and cache.execute("SELECT * FROM made").fetchone() == _made():
             return cache
     cache.close()
     return None
+
+
+def sealed(content: bytes) -> bytes:
+    """A database with its sha256 behind it, which SQLite passes over. Its own quick check does not
+    find every garbled page, and takes longer."""
+    return content + hashlib.sha256(content).digest()
+
+
+def unsealed(content: bytes) -> bytes | None:
+    """The database, if that is what was written."""
+    return content[:-SEAL] if sealed(content[:-SEAL]) == content else None
 
 
 def _empty() -> sqlite3.Connection:
@@ -149,7 +162,7 @@ def _write(root: Path, cache: sqlite3.Connection) -> None:
         for leftover in root.glob(f".{NAME}.*.tmp"):
             if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
                 leftover.unlink(missing_ok=True)
-        write_bytes_atomic(root / NAME, cache.serialize())
+        write_bytes_atomic(root / NAME, sealed(cache.serialize()))
 
 
 def _marks(values: Sequence[Any]) -> str:
