@@ -37,7 +37,7 @@ def write_report(run: Path, out: Path) -> None:
     from orchestrator.reporting.gather import gather
     from orchestrator.reporting.page import report
 
-    write_page(out, report(gather(run)))
+    write_page(out, report(gather(run), out.parent))
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> None:

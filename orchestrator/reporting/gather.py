@@ -13,6 +13,7 @@ from typing import Any
 from mtc_core.errors import ConfigError, MtcError
 from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, TEST, Results
 from orchestrator.evaluating.show import spliced_test
+from orchestrator.features.names import INDEX
 from orchestrator.registry.invocations import read_invocations
 from orchestrator.registry.progress import read_progress
 from orchestrator.reporting.labels import Named, name_all
@@ -84,6 +85,7 @@ class Gathered:
     invocations: tuple[Invoked, ...]
     complaints: tuple[str, ...]
     broken: Mapping[str, list[str]] = field(default_factory=dict)
+    features: tuple[Path, ...] = ()  # pages of what latents respond to, one for each text
 
     @property
     def name(self) -> str:
@@ -135,6 +137,7 @@ def gather(path: Path) -> Gathered:
             invocations=tuple(_invocations(path, complaints)),
             complaints=tuple(complaints),
             broken=broken_rules({row.id: row.evaluation for row in rows if row.evaluation}),
+            features=tuple(sorted(folder.features.glob(f"*/{INDEX}"))),
         )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -16,8 +19,8 @@ from orchestrator.reporting.gather import Gathered
 from orchestrator.reporting.verdicts import banner, key_figures
 
 
-def report(run: Gathered) -> str:
-    """One file of HTML, which asks nothing of any network."""
+def report(run: Gathered, folder: Path) -> str:
+    """One file of HTML, which asks nothing of any network. folder: where it will lie."""
     found = suite.spliced(run)
     return render(
         "report.html",
@@ -35,6 +38,7 @@ def report(run: Gathered) -> str:
         nonzeros=suite.nonzeros(run),
         densities=suite.densities(run),
         extreme=suite.extreme_rows(run),
+        features=[(page.parent.name, _link(page, folder)) for page in run.features],
         spliced=found,
         spliced_table=tables.spliced(run.splice) if run.splice and found else None,
         spliced_prefixes=tables.spliced_prefixes(run.splice) if run.splice else None,
@@ -50,6 +54,10 @@ def report(run: Gathered) -> str:
         ),
         plotly=plotly_js(),
     )
+
+
+def _link(page: Path, folder: Path) -> str:
+    return quote(os.path.relpath(page, folder))
 
 
 def plotly_js() -> Markup:

@@ -23,7 +23,7 @@ LIBRARY = "plotly.js v"  # in its first line
 
 
 def page_of(run: Path) -> str:
-    return report(gather(run))
+    return report(gather(run), run)
 
 
 def figures_of(page: str) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mtc_core.errors import ConfigError
 from orchestrator.cli import cli
-from orchestrator.reporting.at_the_end import report_at_the_end, write_comparison
+from orchestrator.reporting.at_the_end import report_at_the_end, write_comparison, write_report
 from orchestrator.reporting.comparing import compare
 from orchestrator.reporting.gather import gather
 from orchestrator.reporting.verdicts import ALL_GOOD, banner
@@ -121,6 +121,20 @@ def test_what_an_older_run_lacks_is_named_with_the_command_that_adds_it(mixed):
     page = words_of(page_of(mixed))
     assert f"mtc-orchestrate eval {mixed}" in page
     assert "No invocation has left its progress over time" in page
+
+
+def test_it_leads_to_the_pages_of_latents_or_says_how_to_make_them(mixed, tmp_path):
+    assert f"mtc-orchestrate features {mixed}" in words_of(page_of(mixed))
+    (mixed / "features" / "test").mkdir(parents=True)
+    (mixed / "features" / "test" / "index.html").touch()
+    page = page_of(mixed)
+    assert '<a href="features/test/index.html">the test half' in page
+    assert "mtc-orchestrate features" not in words_of(page)
+    write_report(mixed, tmp_path / "elsewhere.html")
+    assert (
+        f'<a href="{mixed.name}/features/test/index.html">'
+        in (tmp_path / "elsewhere.html").read_text()
+    )
 
 
 def test_the_tables_have_the_terminals_figures(finished):
