@@ -267,7 +267,7 @@ def test_whatever_goes_wrong_at_the_end_is_told_and_raises_nothing(mixed, monkey
         def print(self, text, **_):
             Said.text += text
 
-    def broken(_):
+    def broken(*_):
         raise ZeroDivisionError("a bug of ours")
 
     folder = RunFolder(mixed.parent, mixed.name)
