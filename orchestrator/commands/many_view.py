@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from orchestrator.commands.terminal import make_console
-from orchestrator.comparing.cells import USUAL, Row, as_spec, cell, head, verdict_cell
+from orchestrator.comparing.cells import Row, as_spec, cell, head, known, verdict_cell
 from orchestrator.differing import differing
 from orchestrator.registry.columns import COLUMNS, HIGHEST
 from orchestrator.registry.query import Runs, Where, open_runs
@@ -72,7 +72,7 @@ def show_best(console: Console, rows: Sequence[Row], by: str, count: int) -> Non
     if not rows:
         return
     apart = differing([as_spec(row) for row in rows])
-    columns = dict.fromkeys([by, *USUAL])
+    columns = dict.fromkeys([by, *known(rows)])
     cells = [
         (
             row["id"],
