@@ -3,16 +3,19 @@ and warm.
 
     python benchmarks/registry.py [--runs 1000] [--transcoders 50] [--tree FOLDER]
 
-Writes the small files that a finished run has (no weights, no tokens), in the same layout; a tree
-that is there is used as it is. Cold: no cache at the root yet, and an index in every run, as the
-driver leaves it. Warm: medians of five commands, each a process of its own, imports and all. What
-the operating system keeps of files in memory is not cleared.
+Writes the small files that a finished run has (no weights, no tokens), in the same layout; runs
+that are there are used as they are. Cold: no cache at the root yet, and an index in every run, as
+the driver leaves it. Warm: medians of five. Each command is a process of its own, imports and all.
+What the operating system keeps of files in memory is not cleared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,17 +25,21 @@ from typing import Any
 from mtc_core.config import TranscoderSpec
 from mtc_core.sites import Site
 from orchestrator.registry.index import rebuild
+from orchestrator.registry.root_cache import NAME
 
 GROUPS, KS, BEGAN = (768, 1536, 3072, 6912), (16, 32, 64, 128), 1.7e9
 STEPS, BATCH = 1000, 8192
-PYTHON = "from orchestrator.cli import main; main()"
+TIMES = 5
+CLI = "from orchestrator.cli import main; main()"
+ROWS = "from orchestrator.registry.query import rows; rows('.')"
 COMMANDS = {
     "list": ["list"],
+    "list, of 100 runs": ["list", "--where", "run=run-00*"],
     "list --csv": ["list", "--csv"],
-    "list --where": ["list", "--where", "name=run-00*"],
-    "best --by fvu": ["best", "--by", "fvu"],
-    "best --by ce --layer 3": ["best", "--by", "ce", "--layer", "3", "--where", "k=64"],
-    "compare, two runs": ["compare", "run-0000", "run-0001"],
+    "best by fvu": ["best"],
+    "best by ce of layer 3 and k 64": ["best", "--by", "ce", "--layer", "3", "--where", "k=64"],
+    "best --csv --top 0": ["best", "--csv", "--top", "0"],
+    "compare of two runs": ["compare", "run-0000", "run-0001"],
 }
 
 
@@ -130,6 +137,34 @@ def build(root: Path, runs: int, transcoders: int) -> None:
             rebuild(write_run(root, number, transcoders))
 
 
+def seconds(tree: Path, command: list[str]) -> tuple[float, float]:
+    """Wall and processor time of a command in a process of its own."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-c", *command], cwd=tree, check=True, stdout=subprocess.PIPE)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure(tree: Path) -> None:
+    """Print the times of every command, cold and warm."""
+    commands = {name: [CLI, *words, "--root", "."] for name, words in COMMANDS.items()}
+    commands["rows, in Python"] = [ROWS]
+    (tree / NAME).unlink(missing_ok=True)
+    wall, cpu = seconds(tree, commands["list"])
+    print(f"cold: list {wall:.2f} s ({cpu:.2f} s of processor time)")
+    for run in list(tree.glob("run-*"))[:10]:  # as an eval would
+        (run / "evaluations" / "test" / ".probe").touch()
+    wall, cpu = seconds(tree, commands["list"])
+    print(f"10 runs have changed: list {wall:.2f} s ({cpu:.2f} s)")
+    for name, command in commands.items():
+        found = [seconds(tree, command) for _ in range(TIMES)]
+        wall, cpu = (statistics.median(times) for times in zip(*found, strict=True))
+        print(f"warm: {name} {wall:.2f} s ({cpu:.2f} s)", flush=True)
+    wall, cpu = seconds(tree, [CLI, "list", "--json", "--root", "."])
+    print(f"list --json, every figure of every run: {wall:.2f} s ({cpu:.2f} s)")
+    print(f"{NAME}: {(tree / NAME).stat().st_size / 1e6:.1f} MB")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000)
@@ -140,8 +175,9 @@ def main() -> int:
         tree = args.tree or Path(folder)
         began = time.perf_counter()
         build(tree, args.runs, args.transcoders)
-        print(f"{args.runs} runs of {args.transcoders} transcoders each in {tree}")
-        print(f"built in {time.perf_counter() - began:.0f} s", flush=True)
+        built = time.perf_counter() - began
+        print(f"{args.runs} runs of {args.transcoders} transcoders each, built in {built:.0f} s")
+        measure(tree)
     return 0
 
 

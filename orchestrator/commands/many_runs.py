@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mtc_core.places import is_there
 from orchestrator.commands.options import fail, json_option, root_option
 
 Command = Callable[..., Any]
@@ -40,7 +41,7 @@ def list_runs(root: str, filters: tuple[str, ...], as_csv: bool, as_json: bool) 
     if as_csv and as_json:
         fail(BOTH)
     conditions = parse_filters(filters, [name for name in RUN if name != "path"])
-    with told_runs(root) as found:
+    with told_runs(root if is_there(Path(root)) else []) as found:
         runs = found.runs(conditions)
     if as_csv:
         write_csv(list(RUN), runs)

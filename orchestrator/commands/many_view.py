@@ -7,15 +7,14 @@ import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import click
 from rich.console import Console
 
 from orchestrator.commands.terminal import make_console
-from orchestrator.comparing.cells import USUAL, Row, as_spec, cell, head, verdict_cell
+from orchestrator.comparing.cells import Row, as_spec, cell, head, known, verdict_cell
 from orchestrator.differing import differing
-from orchestrator.registry.columns import HIGHEST
+from orchestrator.registry.columns import COLUMNS, HIGHEST
 from orchestrator.registry.query import Runs, Where, open_runs
 from orchestrator.tables import show_rows
 
@@ -73,7 +72,7 @@ def show_best(console: Console, rows: Sequence[Row], by: str, count: int) -> Non
     if not rows:
         return
     apart = differing([as_spec(row) for row in rows])
-    columns = dict.fromkeys([by, *USUAL])
+    columns = dict.fromkeys([by, *known(rows)])
     cells = [
         (
             row["id"],
@@ -93,9 +92,9 @@ def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(columns)
-    writer.writerows([_csv(row[name]) for name in columns] for row in rows)
+    flags = [name for name in columns if COLUMNS[name] is bool]
+    for row in rows:
+        words = {name: str(row[name]).lower() for name in flags}
+        told = {**row, **words}
+        writer.writerow([told[name] for name in columns])
     click.echo(out.getvalue(), nl=False)
-
-
-def _csv(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -37,6 +37,11 @@ def cell(column: str, value: float | None) -> str:
     if value is None:
         return ""
     return f"{100 * value:.1f}" if form == "%" else format(value, form)
+
+
+def known(rows: Sequence[Row]) -> list[str]:
+    """The usual columns, as far as they say something."""
+    return [name for name in USUAL if any(row[name] is not None for row in rows)]
 
 
 def verdict_cell(row: Row) -> str:

@@ -34,7 +34,6 @@ def draw(series: Mapping[str, Points], width: int) -> str:
     figure.label("L0", "x")
     figure.label("FVU", "y")
     drawn = plotext.uncolorize(str(figure.build()))
-    figure.clear()
     return "\n".join(line.rstrip() for line in drawn.splitlines()).rstrip("\n")
 
 

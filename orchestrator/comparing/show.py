@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.comparing.cells import USUAL, Row, cell, head, in_words, verdict_cell
+from orchestrator.comparing.cells import cell, head, in_words, known, verdict_cell
 from orchestrator.comparing.comparison import LOWEST, Comparison
 from orchestrator.comparing.drawing import draw, marks
 from orchestrator.tables import folded, show_rows
@@ -19,6 +19,7 @@ BEST, OTHER = "*", " "  # a star, or the room for one: figures stay under each o
 def show_comparison(console: Console, comparison: Comparison) -> None:
     for line in _said_first(comparison):
         console.print(Text(line))
+    console.print()
     means = comparison.means()
     if len(means) > 1:
         _show_series(console, comparison, means)
@@ -53,15 +54,16 @@ def _show_series(
 ) -> None:
     """What makes each another one, and its means."""
     pairs = next(iter(means.values()))["pairs"]
+    comparable = not comparison.incomparable
     if pairs:
         many = f"the {pairs:,} pairs" if pairs > 1 else "the one pair"
         console.print(f"means over {many} of source and target that all of them have done")
     else:
         console.print("there is no pair of source and target that all of them have done")
-    columns = _known(list(means.values()))
+    columns = known(list(means.values()))
     cells = []
     for label, one in means.items():
-        best = [pairs and _is_lowest(one[name], means, name) for name in columns]
+        best = [comparable and _is_lowest(one[name], means, name) for name in columns]
         figures = map(_starred, columns, (one[name] for name in columns), best)
         words = (words[label] for words in comparison.between_series.values())
         cells.append((label, *words, *figures))
@@ -74,7 +76,7 @@ def _show_transcoders(console: Console, comparison: Comparison) -> None:
     if len(comparison.names) > 1:
         runs = [comparison.names[row["path"]] for row in comparison.rows]
         apart = {"run": runs, **apart}
-    columns = _known(comparison.rows)
+    columns = known(comparison.rows)
     starred, cells = False, []
     for row, *words in zip(comparison.rows, *apart.values(), strict=True):
         best = [comparison.is_best(row, name) for name in columns]
@@ -85,11 +87,6 @@ def _show_transcoders(console: Console, comparison: Comparison) -> None:
     show_rows(console, heads, cells, left=(*apart, "verdict"))
     if starred:
         console.print(f"{BEST} lowest of those with the same source and target")
-
-
-def _known(rows: Sequence[Row]) -> list[str]:
-    """Columns that say something."""
-    return [name for name in USUAL if any(row[name] is not None for row in rows)]
 
 
 def _is_lowest(value: float | None, means: Mapping[str, Mapping[str, Any]], name: str) -> bool:

@@ -46,14 +46,12 @@ def glance(run: str) -> tuple[str, int] | None:
 
 
 def settled_glances(runs: Iterable[str]) -> dict[str, str | None]:
-    """Of each run, to be taken before its facts are read; None where they are just being written.
+    """Of each run, to be taken before its facts are read; None where there is no run.
 
-    As in `settled_signature`: what is young is looked at again a tick of the clock later, once for
-    all, for two changes within a tick have the same date."""
-    first = {run: glance(run) for run in runs}
-    young = [run for run, one in first.items() if one and time.time_ns() - one[1] < STILL_S * 1e9]
-    found = {run: one and one[0] for run, one in first.items()}
-    if young:
+    Two changes within a tick of the clock have the same date. So where something is young, a tick
+    passes before anybody reads: the second one is then read too, and any later has another date."""
+    found = {run: glance(run) for run in runs}
+    newest = max((one[1] for one in found.values() if one), default=0)
+    if time.time_ns() - newest < STILL_S * 1e9:
         time.sleep(TICK_S)
-        found |= {run: found[run] if glance(run) == first[run] else None for run in young}
-    return found
+    return {run: one and one[0] for run, one in found.items()}

@@ -21,7 +21,7 @@ from typing import Any
 
 from mtc_core.errors import ConfigError
 from mtc_core.places import place
-from orchestrator.registry.columns import HIGHEST, SHORT, TRANSCODER
+from orchestrator.registry.columns import COLUMNS, HIGHEST, SHORT, TRANSCODER
 from orchestrator.registry.filters import Condition, parse_filters
 from orchestrator.registry.glance import glance
 from orchestrator.registry.root_cache import NAME, RUN_COLUMNS, Progress, open_cache
@@ -146,11 +146,11 @@ def _rows(
         f"JOIN runs r ON r.run = t.run{where} ORDER BY {order}t.run, t.place LIMIT ?",
         (*values, -1 if top is None else top),
     )
-    names = list(TRANSCODER)
+    before = {run: tuple(head.values()) for run, head in heads.items()}
     for run, *rest in found:
-        row = {**heads[run], **dict(zip(names, rest, strict=True))}
+        row = dict(zip(COLUMNS, (*before[run], *rest), strict=True))
         for name in _FLAGS:
-            row[name] = bool(row[name])
+            row[name] = row[name] == 1
         yield row
 
 

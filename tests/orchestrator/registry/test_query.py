@@ -77,7 +77,10 @@ def test_filters_and_order_are_those_of_a_slow_twin(tree: Path, seed: int) -> No
     filters = []
     for _ in range(chance.randint(1, 3)):
         if chance.random() < 0.3:
-            name, pattern = "run", chance.choice(["run-000[2]", "*-0001", "run-000?", "run-0004"])
+            name, pattern = (
+                "run",
+                chance.choice(["run-000[2]", "run-*[2]", "*-0001", "run-000?", "run-0004"]),
+            )
             filters.append(f"{name}={pattern}")
             exact = not set("*?") & set(pattern)
             pattern = pattern.replace("[", "[[]")  # in ours it stands for itself
@@ -102,6 +105,12 @@ def test_filters_and_order_are_those_of_a_slow_twin(tree: Path, seed: int) -> No
     assert [row[by] for row in best] == [row[by] for row in ordered[:top]]
 
 
+def test_brackets_stand_for_themselves_for_lists_have_them(tree: Path) -> None:
+    assert rows(tree, "run=run-*[2]") == [] and len(rows(tree, "run!=run-*[2]")) == 27
+    assert len(rows(tree, "group_sizes=[768, *]")) == len(rows(tree, "group_sizes=*3072*")) == 27
+    assert len(rows(tree, "group_sizes=[768, 1536, 3072, 6912]")) == 27
+
+
 def test_runs_of_several_roots_are_ranked_together(tree: Path, tmp_path: Path) -> None:
     write_run(tmp_path, 40, 3)
     with open_runs([tree, tmp_path]) as found:
@@ -110,11 +119,19 @@ def test_runs_of_several_roots_are_ranked_together(tree: Path, tmp_path: Path) -
     assert [row["fvu"] for row in best] == sorted(row["fvu"] for row in rows([tree, tmp_path]))[:7]
 
 
-def test_layers_are_those_of_source_or_target(tree: Path) -> None:
+def test_layers_are_those_of_source_or_target(tree: Path, tmp_path: Path) -> None:
     with open_runs(tree) as found:
         for text, layers in (("1", {1}), ("0-1", {0, 1}), ("0,2", {0, 2}), ("7", set())):
             chosen = {row["source_layer"] for row in found.transcoders([parse_layers(text)])}
             assert chosen == layers
+    run = write_run(tmp_path, 0, 3)
+    resolved = read(run / "resolved.json")
+    across = list(resolved["specs"])[1]
+    resolved["specs"][across]["target"] = "blocks.2.hook_mlp_out"  # reads layer 1
+    write_json_atomic(run / "resolved.json", resolved)
+    with open_runs(run) as found:
+        for text in ("1", "2"):
+            assert across in [row["id"] for row in found.transcoders([parse_layers(text)])]
     with pytest.raises(ConfigError, match=r"--layer 1-x: '1-x' is no layer; write 3, 0-5 or"):
         parse_layers("1-x")
 
