@@ -21,7 +21,7 @@ from mtc_core.capture import make_capture
 from mtc_core.capture.readout import read_out
 from mtc_core.errors import ConfigError, ModelError
 from mtc_core.features.logits import Readout, why_not_on_stream
-from mtc_core.features.study import FeatureStudy, study_bytes
+from mtc_core.features.study import WORKING_BYTES, FeatureStudy, study_bytes
 from mtc_core.model.model_source import LoadedModel, load_tokenizer
 from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.pieces import TokenText
@@ -131,7 +131,7 @@ def _check_memory(subject: Subject, ids: Sequence[str], wanted: Wanted) -> None:
     assert recorded is not None
     sizes = [tuple(recorded["specs"][id]["group_sizes"]) for id in ids]
     tables = sum(study_bytes(one, wanted.contexts, wanted.window) for one in sizes)
-    needed = subject.needed_bytes(ids) + tables
+    needed = subject.needed_bytes(ids) + tables + WORKING_BYTES
     if needed > (free := subject.free_bytes()):
         raise ConfigError(
             f"features needs the model, {len(ids)} transcoders and their tables on one device: "

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from orchestrator.features.pages import PAGE, ranges
 from orchestrator.registry.verify import verify
 from orchestrator.run_folder.folder import RunFolder
 from tests.core.tiny_models import save_tiny_model
+from tests.e2e.feature_pages import Page
 from tests.e2e.runs import run_here, write_manifest
 
 PAIRS = """\
@@ -70,42 +70,6 @@ def found(finished, tmp_path_factory):
 def records(folder: Path, id: str) -> list[dict]:
     lines = (folder / id / "latents.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: text by the innermost interesting element."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.anchors: set[str] = set()
-        self.scripts = 0
-        self.contexts: dict[str, list[str]] = {}
-        self._latent, self._in_span, self._in_contexts = "", False, False
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.scripts += tag == "script"
-        if tag == "a":
-            self.links.append(given["href"])
-        if "id" in given:
-            self.anchors.add(given["id"])
-        if tag == "section":
-            self._latent = given["id"]
-        if tag == "div":
-            self._in_contexts = given.get("class") == "t"
-        if tag == "span" and self._in_contexts:
-            self._in_span = True
-            self.contexts.setdefault(self._latent, []).append("")
-
-    def handle_endtag(self, tag):
-        if tag == "span":
-            self._in_span = False
-
-    def handle_data(self, data):
-        if self._in_span:
-            self.contexts[self._latent][-1] += data
 
 
 def test_they_are_what_the_model_and_the_transcoder_say(finished, found):
