@@ -165,7 +165,7 @@ def measure_synthetic(rows: int) -> None:
     print(
         f"extrapolated to {TRANSCODERS} transcoders and {MILLION:,} tokens: {reading:.0f} min of "
         f"reading, without the model's own forward, and {TRANSCODERS * fixed / 60:.0f} min of what "
-        f"comes after; tables {tables / 1e9:.1f} GB beside {weights / 1e9:.1f} GB of weights; pages "
+        f"comes after; tables {tables / 1e9:.1f} GB, weights {weights / 1e9:.1f} GB; pages "
         f"and JSON {TRANSCODERS * written / 1e9:.2f} GB"
     )
 
