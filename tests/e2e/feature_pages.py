@@ -1,9 +1,28 @@
-"""A page of features as a browser takes it: links, anchors, scripts, contexts by latent."""
+"""Features as they were written: the lines of latents.jsonl, and pages as a browser takes them."""
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
+
+from orchestrator.features.marked import plain
+
+
+def records(folder: Path, id: str) -> list[dict]:
+    lines = (folder / id / "latents.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def seen(context: dict) -> str:
+    """A context's text with white space as the page shows it."""
+    text, at, shown = context["text"], 0, ""
+    for begin, end, _ in context["spans"]:
+        token = plain(text[begin:end]).unescape()
+        shown += plain(text[at:begin]).unescape()
+        shown += token.replace(" ", "␣") if not token.strip() else token
+        at = end
+    return shown + plain(text[at:]).unescape()
 
 
 class Page(HTMLParser):

@@ -3,7 +3,6 @@ what it refuses."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 from dataclasses import replace
@@ -24,13 +23,12 @@ from orchestrator.evaluating.listener import QUIET, Listener
 from orchestrator.evaluating.subject import Subject
 from orchestrator.evaluating.texts import held_test_half
 from orchestrator.features.features import Wanted, find_features
-from orchestrator.features.marked import plain
 from orchestrator.features.pages import PAGE, ranges
 from orchestrator.features.reading import readings
 from orchestrator.registry.verify import verify
 from orchestrator.run_folder.folder import RunFolder
 from tests.core.tiny_models import save_tiny_model
-from tests.e2e.feature_pages import Page
+from tests.e2e.feature_pages import Page, records, seen
 from tests.e2e.runs import run_here, write_manifest
 
 PAIRS = """\
@@ -79,11 +77,6 @@ def found(finished, tmp_path_factory):
         patch.setattr(name, lambda self, x, y: far(SimpleNamespace(reference=self), x, y))
         of_test = find_features(folder, wanted(), QUIET)
     return of_test, find_features(folder, strange, QUIET)
-
-
-def records(folder: Path, id: str) -> list[dict]:
-    lines = (folder / id / "latents.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def test_they_are_what_the_model_and_the_transcoder_say(finished, found):
@@ -149,19 +142,8 @@ def test_pages_say_what_the_json_says_and_their_links_lead_somewhere(found):
             on = [record for record in records(one.folder, id) if record["fired"]]
             assert set(shown) == {f"l{record['latent']}" for record in on}
             for record in on:
-                texts = [_seen(context) for context in record["contexts"]]
+                texts = [seen(context) for context in record["contexts"]]
                 assert shown[f"l{record['latent']}"] == texts
-
-
-def _seen(context: dict) -> str:
-    """A context's text with white space as the page shows it."""
-    text, at, seen = context["text"], 0, ""
-    for begin, end, _ in context["spans"]:
-        token = plain(text[begin:end]).unescape()
-        seen += plain(text[at:begin]).unescape()
-        seen += token.replace(" ", "␣") if not token.strip() else token
-        at = end
-    return seen + plain(text[at:]).unescape()
 
 
 def test_what_is_strange_in_a_text_is_text_on_the_pages(found):
