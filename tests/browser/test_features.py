@@ -16,7 +16,7 @@ from tests.e2e.runs import run_here, write_manifest
 pytestmark = pytest.mark.browser
 
 PAIR = "  - {layers: 0, source: resid_mid, target: mlp_out}"
-LONG = "supercalifragilistic" * 20
+LONG = "W" * 300
 
 
 @pytest.fixture(scope="module")

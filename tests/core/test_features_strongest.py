@@ -39,10 +39,10 @@ def naive(acts_CTF, rows_CT, n, window):
     return found
 
 
-def read(acts_CTF, rows_CT, n, window, cuts=()):
-    """The tables after calls that end at the contexts `cuts`."""
+def read(acts_CTF, rows_CT, n, window, cuts=(), way=1):
+    """The tables after calls that end at the contexts `cuts`, the last one first if `way` is −1."""
     tables = StrongestContexts(acts_CTF.shape[2], n, window)
-    for first, end in zip((0, *cuts), (*cuts, len(acts_CTF)), strict=True):
+    for first, end in list(zip((0, *cuts), (*cuts, len(acts_CTF)), strict=True))[::way]:
         contexts_B, positions_B = rows_CT[first:end].nonzero(as_tuple=True)
         acts_BF = acts_CTF[first:end][contexts_B, positions_B]
         tables.add(acts_BF, contexts_B + first, positions_B, Kept.from_dense(acts_BF))
@@ -89,7 +89,8 @@ def test_they_do_not_depend_on_how_the_text_is_cut(n, window, data, **size):
     acts_CTF, rows_CT = text(**size)
     whole = read(acts_CTF, rows_CT, n, window)
     cuts = sorted(data.draw(st.sets(st.integers(0, size["contexts"]))))
-    assert equal(read(acts_CTF, rows_CT, n, window, cuts), whole)
+    for way in (1, -1):
+        assert equal(read(acts_CTF, rows_CT, n, window, cuts, way), whole)
     at = data.draw(st.integers(0, size["contexts"]))
     only = torch.arange(len(rows_CT))[:, None] < at
     first, second = (read(acts_CTF, rows_CT & part, n, window) for part in (only, ~only))
