@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
     code, printed = run_here(manifest, root, "eval.spliced_tokens=0", groups)
     assert code == 0, printed
     (root / "text.txt").write_text(f"</td><script>document.title = 1</script>{LONG} é 🦊\n" * 40)
-    wanted = Wanted(text=str(root / "text.txt"), tokens=6000, contexts=3, window=12)
+    wanted = Wanted(text=str(root / "text.txt"), tokens=6000, contexts=3, window=16)
     found = find_features(RunFolder(root, "small"), wanted, QUIET)
     return found.folder / found.written[0]
 
