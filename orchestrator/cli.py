@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.commands import many_runs
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.features import features
+from orchestrator.commands.grafana import grafana
 from orchestrator.commands.init import init
 from orchestrator.commands.options import (
     Commands,
@@ -23,6 +25,7 @@ from orchestrator.commands.options import (
     root_option,
     set_option,
 )
+from orchestrator.commands.report import report
 from orchestrator.commands.share import export, push
 
 if TYPE_CHECKING:
@@ -143,9 +146,13 @@ for command in (
     features,
     export,
     push,
+    grafana,
     cli_runs.status,
-    cli_runs.list_runs,
+    many_runs.list_runs,
     cli_runs.metrics,
+    report,
+    many_runs.compare,
+    many_runs.best,
 ):
     cli.add_command(command)
 cli.add_command(cli_registry.registry)

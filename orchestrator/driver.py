@@ -24,6 +24,7 @@ from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.jobs import cell_jobs, producer_jobs
 from orchestrator.manifest import load_manifest
 from orchestrator.prepare import OpenRun, Request, open_run, write_tokens
+from orchestrator.reporting.at_the_end import report_at_the_end
 from orchestrator.run_folder.disk_errors import out_of_space
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import LockLost, run_lock
@@ -61,6 +62,8 @@ def run_in_folder(request: Request, backend: Backend, console: Console) -> tuple
                 log.info("nothing left to train")
                 console.print(f"{folder.path}: nothing left to train")
                 code = _show_finished(opened, console, interrupt, lost)
+            if code in (DONE, SOME_FAILED):
+                report_at_the_end(folder, console)
             log.info("end: exit code %d", code)
     return code, folder
 

@@ -73,14 +73,19 @@ def show_quality(console: Console, rows: list[Ended]) -> None:
     after = {row.evaluation["dead_after_tokens"] for row in rows if row.evaluation}
     if after:
         console.print(f"dead: silent for the last {max(after):,} rows of training")
+    show_rows(console, *quality_table(rows), left=("group_sizes",))
+    for line in _remarks(rows):
+        console.print(line)
+
+
+def quality_table(rows: Sequence[Ended]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads, and the cells of each transcoder; the first is its id."""
     apart = differing([row.spec for row in rows])
     heads = ("FVU by prefix", "all rows", "ridge", "extreme rows/var", "L0", "dead %")
     cells = [
         (row.id, *words, *_cells(row)) for row, *words in zip(rows, *apart.values(), strict=True)
     ]
-    show_rows(console, ("transcoder", *apart, *heads), cells, left=("group_sizes",))
-    for line in _remarks(rows):
-        console.print(line)
+    return ("transcoder", *apart, *heads), cells
 
 
 def _remarks(rows: Sequence[Ended]) -> Iterator[str]:

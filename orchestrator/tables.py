@@ -47,8 +47,8 @@ def folded(parts: Iterable[str], width: int) -> Iterator[str]:
 
 def _told(heads: Sequence[str], cells: Sequence[str]) -> Iterator[str]:
     for head, cell in zip(heads, cells, strict=True):
-        if cell:
-            yield cell if head == "state" else f"{head} {cell}"
+        if told := cell.strip():
+            yield told if head == "state" else f"{head.strip()} {told}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: set[str]) -> Table:

@@ -64,22 +64,26 @@ def features(
     from orchestrator.evaluating.listener import listening
     from orchestrator.features.features import Wanted, find_features
     from orchestrator.interrupts import Interrupted, interrupts
+    from orchestrator.reporting.at_the_end import report_at_the_end
     from orchestrator.run_folder.find import find_run
     from orchestrator.run_folder.folder import RunFolder
 
     folder = find_run(run, root)
+    run_folder = RunFolder(folder.parent, folder.name)
     wanted = Wanted(ids=ids, text=text, tokens=tokens, contexts=contexts, window=window, out=out)
     console = make_console(stderr=as_json)
     with interrupts() as interrupt:
         try:
             with listening(console, interrupt.check) as listener:
-                found = find_features(RunFolder(folder.parent, folder.name), wanted, listener)
+                found = find_features(run_folder, wanted, listener)
         except Interrupted:
             console.print(
                 "interrupted; the same command begins again, with what is not written yet",
                 soft_wrap=True,
             )
             raise SystemExit(interrupt.exit_code) from None
+    if found.written and out is None and run_folder.report.exists():  # which links to it
+        report_at_the_end(run_folder, console)
     if as_json:
         click.echo(json.dumps(_as_json(found), indent=2))
     else:

@@ -1,20 +1,25 @@
-"""`registry`: the index of a run, and whether its files are what they claim to be."""
+"""`registry`: the index of a run, whether its files are what they claim to be, and which of them it
+could do without."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from orchestrator.commands.options import json_option, root_option
+from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.find import find_run
 
 FAULTY = 1
+KINDS = ("checkpoints", "tokens", "measurements", "leftovers")  # of registry/gc.py
 
 
 @click.group()
 def registry() -> None:
-    """Rebuild the index of a run, or verify every file of it (orchestrator/REGISTRY.md)."""
+    """Rebuild the index of a run, verify every file of it, or delete what it does not need any more
+    (orchestrator/REGISTRY.md)."""
 
 
 @registry.command()
@@ -49,3 +54,33 @@ def verify(run: str, root: str, as_json: bool) -> None:
         wrong = f", {len(found.faults)} things wrong" if found.faults else ""
         click.echo(f"{found.files} files verified{wrong}")
     raise SystemExit(FAULTY if found.faults else 0)
+
+
+@registry.command()
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@root_option
+@click.option(
+    "--only",
+    type=click.Choice(KINDS),
+    multiple=True,
+    help="Only what is of this kind; repeatable.",
+)
+@click.option("--yes", is_flag=True, help="Delete what is listed.")
+@json_option
+def gc(runs: tuple[str, ...], root: str, only: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Show what each RUN, or all runs under --root, could do without, and what its loss would cost;
+    with --yes, delete it. Weights, metrics and evaluations stay, and so does all of a run that
+    somebody works on."""
+    from orchestrator.commands.gc_view import show_rubbish, told_rubbish
+    from orchestrator.commands.terminal import make_console
+
+    folders = [find_run(run, root) for run in runs]
+    if not runs:
+        with disk_errors(Path(root), "read"):
+            folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
+    found = told_rubbish(folders, only or KINDS, yes)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_rubbish(make_console(), found)
+    raise SystemExit(FAULTY if found.refused else 0)

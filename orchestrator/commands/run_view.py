@@ -1,4 +1,4 @@
-"""A run as its folder tells it: for `status`, `list` and `metrics`."""
+"""A run as its folder tells it: for `status`, `list --json` and `metrics`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def print_end(folder: Path, code: int) -> None:
     click.echo(json.dumps({"exit_code": code, **run_state(folder)}, indent=2))
 
 
-def listed_state(folder: Path, whole: bool) -> dict[str, Any]:
-    """The same from the run's index, for a run among many; the held-out figures whole, or the FVU
-    alone. A run that cannot be read hides none of the others: its state is `unreadable`."""
+def listed_state(folder: Path) -> dict[str, Any]:
+    """The same from the run's index, for a run among many. A run that cannot be read hides none of
+    the others: its state is `unreadable`."""
     try:
         with closing(open_index(folder)) as index:
-            return _state(folder, _indexed(index, whole))
+            return _state(folder, _indexed(index))
     except MtcError as error:
         return {"state": "unreadable", "reason": str(error), "run": str(folder), "transcoders": []}
 
@@ -70,23 +70,17 @@ def _with_batch(row: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "batch": batch} if batch else rest
 
 
-def _indexed(index: sqlite3.Connection, whole: bool) -> list[Ended]:
+def _indexed(index: sqlite3.Connection) -> list[Ended]:
     """What `figures` reads from files, but of ordinary rows alone."""
     rows = index.execute(
-        f"SELECT id, state, reason, {'figures' if whole else 'fvu'} FROM transcoders "
+        "SELECT id, state, reason, figures FROM transcoders "
         "LEFT JOIN populations ON transcoder = id AND population = 'ordinary' "
         "ORDER BY transcoders.rowid"
     )
     return [
-        Ended(id, _ordinary(test, whole), reason, state == "done")
+        Ended(id, {"ordinary": json.loads(test)} if test else None, reason, state == "done")
         for id, state, reason, test in rows
     ]
-
-
-def _ordinary(test: Any, whole: bool) -> dict[str, Any] | None:
-    if test is None:
-        return None
-    return {"ordinary": json.loads(test) if whole else {"fvu": test}}
 
 
 def figures(folder: Path) -> list[Ended]:
@@ -168,25 +162,6 @@ def show_status(console: Console, state: dict[str, Any], rows_on_disk: list[Ende
     for row in state["transcoders"]:
         if reason := row.get("reason"):
             console.print(f"{row['id']} {row['state']}: {reason}", soft_wrap=True)
-
-
-def show_list(console: Console, states: list[dict[str, Any]]) -> None:
-    rows = []
-    for state in states:
-        known = [row["test"]["fvu"] for row in state["transcoders"] if "test" in row]
-        rows.append(
-            (
-                state["run"],
-                state["state"],
-                f"{state.get('step', 0):,}/{state.get('steps', 0):,}",
-                f"{len(known)}/{len(state['transcoders'])}",
-                _figure(sum(known) / len(known) if known else None, ".3f"),
-            )
-        )
-    show_rows(console, ("run", "state", "step", "done", "mean FVU"), rows)
-    for state in states:
-        if reason := state.get("reason"):
-            console.print(f"{state['run']}: {reason}", soft_wrap=True)
 
 
 def show_curve(console: Console, lines: list[dict[str, Any]]) -> None:

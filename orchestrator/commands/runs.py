@@ -1,4 +1,4 @@
-"""Commands that look at runs: `status`, `list`, `metrics`. They need no lock."""
+"""Commands that look at a run: `status`, `metrics`. They need no lock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from orchestrator.commands.options import INTERRUPTED, fail, json_option, root_option
-from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.find import find_run
 
 
@@ -48,25 +47,6 @@ def _watch(folder: Path, as_json: bool) -> None:
             watch(folder, make_console())
     except KeyboardInterrupt:
         fail(f"no longer watching; {folder} goes on as before", INTERRUPTED)
-
-
-@click.command(name="list")
-@root_option
-@json_option
-def list_runs(root: str, as_json: bool) -> None:
-    """List the runs under --root."""
-    from orchestrator.commands.run_view import listed_state, show_list
-    from orchestrator.commands.terminal import make_console
-
-    with disk_errors(Path(root), "read"):
-        folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
-    states = [listed_state(folder, whole=as_json) for folder in folders]
-    if as_json:
-        click.echo(json.dumps(states, indent=2))
-    elif states:
-        show_list(make_console(), states)
-    else:
-        click.echo(f"no runs under {root}")
 
 
 @click.command()

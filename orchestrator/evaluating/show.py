@@ -47,12 +47,15 @@ def show_splice(console: Console, splice: Mapping[str, Any]) -> None:
             f"(CE) is {splice['ce_clean']:.3f} nats",
             soft_wrap=splice["text"]["path"] is not None,  # a path is not ours to fold
         )
-        rows = [(id, *_cells(figures)) for id, figures in splice["transcoders"].items()]
-        if splice["joint"]:
-            rows.append((TOGETHER, *_cells(splice["joint"])))
-        show_rows(console, HEADS, rows)
-    for line in _remarks(splice):
+        show_rows(console, HEADS, splice_rows(splice))
+    for line in splice_remarks(splice):
         console.print(line)
+
+
+def splice_rows(splice: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Cells under HEADS: each transcoder by itself, then all together."""
+    rows = [(id, *_cells(figures)) for id, figures in splice["transcoders"].items()]
+    return [*rows, (TOGETHER, *_cells(splice["joint"]))] if splice["joint"] else rows
 
 
 def show_prefixes(console: Console, splice: Mapping[str, Any]) -> None:
@@ -107,7 +110,8 @@ def quality_cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _remarks(splice: Mapping[str, Any]) -> Iterator[str]:
+def splice_remarks(splice: Mapping[str, Any]) -> Iterator[str]:
+    """How to read that table, and what is not in it."""
     if splice["tokens"]:
         yield (
             "CE +: how much reconstructions in place of the targets add, ± a standard error; "

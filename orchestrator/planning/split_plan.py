@@ -114,7 +114,7 @@ def plan_split(
     taken = {cell.device: cell.gpu_share for cell in cells}
     producers = tuple(
         ProducerPlan(
-            name=f"producer-{index}",
+            name=f"producer-{index}{_blocks(blocks)}",
             device=device,
             tensors=tuple(site.tensor for site in sites),
             deepest=str(sites[-1]),
@@ -126,6 +126,13 @@ def plan_split(
         for index, device in enumerate(placement.producers)
     )
     return SplitPlan(cells, producers, _exchange(sites, len(producers), manifest, shape))
+
+
+def _blocks(count: int) -> str:
+    """Those of the model that a producer holds, for its name: `[L00-L05]`."""
+    if not count:
+        return ""
+    return f"[L00-L{count - 1:02d}]" if count > 1 else "[L00]"
 
 
 def _shared(device: str, placement: Placement) -> bool:

@@ -32,13 +32,14 @@ LOGICAL_GPUS = "MTC_LOGICAL_GPUS"
 class TranscoderTrainer:
     """The transcoders of one cell, with a model of their own or connected to producers."""
 
-    def __init__(self, job: CellJob, run: str) -> None:
+    def __init__(self, job: CellJob, run: str, start: int) -> None:
+        """start: which process of this name it is."""
         device = masked(job.device)
         self._feed = ExchangeFeed(job.feed, device) if isinstance(job.feed, Fed) else None
         self._cell = Cell(replace(job, device=device), self._feed)
         self._statuses = self._cell.run()
         self._status: CellStatus | None = None
-        self._gauges = Gauges(run, job.name)
+        self._gauges = Gauges(run, job.name, start)
         self._answered_at: float | None = None
 
     def __repr__(self) -> str:
@@ -102,7 +103,7 @@ def see_gpu(job: Job, device: str) -> None:
         )
 
 
-def trainer_actor(job: CellJob, run: str, **options: Any) -> Any:
+def trainer_actor(job: CellJob, run: str, start: int, **options: Any) -> Any:
     """Start one; a handle. Ray must not restart it: the driver decides that (failures.py)."""
     remote = ray.remote(max_restarts=0, max_task_retries=0)(TranscoderTrainer)
-    return remote.options(**options).remote(job, run)
+    return remote.options(**options).remote(job, run, start)

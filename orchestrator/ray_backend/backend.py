@@ -156,7 +156,7 @@ class RayBackend:
             actor = producer_actor(job, self._run, start, **options)
         else:
             assert isinstance(job, CellJob)
-            actor = trainer_actor(job, self._run, **options)
+            actor = trainer_actor(job, self._run, start, **options)
         running = self._running[job.name] = Running(job, actor, start)
         running.refs.append(actor.load.remote())
         if self._tokens_there:

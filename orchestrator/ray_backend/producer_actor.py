@@ -21,7 +21,7 @@ from orchestrator.cells.status import ProducerStatus
 from orchestrator.exchange.producer import Producer
 from orchestrator.exchange.transport import Parcel
 from orchestrator.ray_backend.actor import masked, place, see_gpu
-from orchestrator.ray_backend.gauges import ProducerGauges
+from orchestrator.ray_backend.gauges import Gauges
 from orchestrator.ray_backend.plasma import Plasma
 
 IDLE_S = 0.1
@@ -35,7 +35,7 @@ class ActivationProducer:
     def __init__(self, job: ProducerJob, run: str, start: int) -> None:
         self._producer = Producer(replace(job, device=masked(job.device)), Plasma())
         self._start = start
-        self._gauges = ProducerGauges(run, job.name)
+        self._gauges = Gauges(run, job.name, start)
         self._thread = ThreadPoolExecutor(1)  # all that a GPU is asked is asked from here
         self._work: Iterator[bool] | None = None
         self._begun = asyncio.Event()

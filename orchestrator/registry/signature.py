@@ -14,13 +14,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.registry.glance import STILL_S, TICK_S
 from orchestrator.registry.invocations import FOLDER as INVOCATIONS
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.status_file import NAME as STATUS
 
 CHANGING = "changing"  # a signature that no folder has
-TICK_S = 0.012  # files are dated by a clock that ticks up to each 10 ms
-STILL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)

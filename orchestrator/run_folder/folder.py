@@ -89,6 +89,11 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
+    def report(self) -> Path:
+        """All of it as one page: reporting/."""
+        return self.path / "report.html"
+
+    @property
     def features(self) -> Path:
         """What its latents respond to, by text: features/written.py."""
         return self.path / "features"
@@ -164,6 +169,7 @@ class RunFolder:
             self.resolved.unlink(missing_ok=True)
             sync(self.path)
             self.plan.unlink(missing_ok=True)
+            self.report.unlink(missing_ok=True)
             for made in (self.transcoders, self.evaluations, self.features):
                 if made.exists():
                     shutil.rmtree(made)
@@ -260,20 +266,21 @@ def _identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> Iterator[str]:
     """`path: was X, now Y` for everything that differs under a key; null counts as not given."""
-    old, new = (dict(_leaves(side.get(key), key)) for side in (before, now))
+    old, new = (dict(leaves(side.get(key), key)) for side in (before, now))
     for path in dict.fromkeys([*old, *new]):
         was, is_now = old.get(path, _ABSENT), new.get(path, _ABSENT)
         if was != is_now:
             yield f"{path}: was {_shown(was)}, now {_shown(is_now)}"
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(path, value) of all that was given under a key: `train.lr`, `transcoders[0].k`."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}")
+            yield from leaves(item, f"{path}.{key}")
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{index}]")
+            yield from leaves(item, f"{path}[{index}]")
     elif value is not None:
         yield path, value
 

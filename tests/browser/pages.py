@@ -54,12 +54,14 @@ class Browser:
             chromium.close()
 
     @contextmanager
-    def open(self, path: Path, size: tuple[int, int] = DESKTOP) -> Iterator[Opened]:
+    def open(
+        self, path: Path, size: tuple[int, int] = DESKTOP, scripts: bool = True
+    ) -> Iterator[Opened]:
         """A file of this machine, without a network, until it has settled."""
         phone = size == PHONE
         context = self._chromium.new_context(
             viewport={"width": size[0], "height": size[1]}, is_mobile=phone, has_touch=phone,
-            offline=True,
+            offline=True, java_script_enabled=scripts,
         )  # fmt: skip
         page = context.new_page()
         opened = Opened(page)

@@ -30,26 +30,41 @@ TABLES = {
     "run": "run {manifest} --root {root} --backend local",
     "status": "status {run}",
     "list": "list --root {root}",
+    "best": "best --root {root}",
+    "compare": "compare {run} --root {root}",
     "metrics": "metrics {run}",
     "metrics of one": "metrics {run} {id}",
     "eval": "eval {run} --tokens 64",
+    "report": "report {run}",
     "features": "features {run} --tokens 512",
     "export": "export {run} --format saelens --out {root}/exported",
     "registry verify": "registry verify {run}",
+    "registry gc": "registry gc --root {root}",
 }
+# Rows that begin with an id, in all tables of a command.
 ROWS = {
     "plan": 2,
     "run": 4,
     "status": 2,
+    "best": 2,
+    "compare": 2,
     "metrics": 4,
     "eval": 6,
     "features": 2,
-}  # in all its tables
+}
+FOLDED = {*ROWS, "list", "metrics of one"} - {"run"}
+JSON_ROWS = {
+    "registry verify": "faults",
+    "registry gc": "rubbish",
+    "eval": "splice",
+    "report": "runs",
+}
 ELSEWHERE = {"push"}  # it needs a hub: test_share.py
 OTHERS = {
     "init": "init --out -",
     "validate": "validate {manifest}",
     "registry rebuild": "registry rebuild {run}",
+    "grafana": "grafana",
 }
 ALL = TABLES | OTHERS
 
@@ -101,7 +116,7 @@ def test_at_40_columns_nothing_is_cut(name: str, values: dict[str, str]) -> None
     assert ended.exit_code == 0, ended.output
     wide = call(name, values, COLUMNS="300")
     assert set(ID.findall(ended.stdout)) == set(ID.findall(wide.stdout))
-    if name in ("plan", "status", "list", "metrics", "metrics of one", "eval", "features"):
+    if name in FOLDED:
         # Paths are not ours to fold.
         lines = [x.rstrip() for x in ended.stdout.splitlines() if values["root"] not in x]
         assert max(map(len, lines)) <= 40, lines
@@ -121,8 +136,7 @@ def test_json_is_all_that_stands_on_standard_output(name: str, values: dict[str,
     ended = call(name, values, "--json", FORCE_COLOR="1", TERM="xterm-256color", COLUMNS="40")
     assert ended.exit_code == 0, ended.output
     parsed = json.loads(ended.stdout)
-    rows = {"registry verify": "faults", "eval": "splice"}.get(name, "transcoders")
-    assert isinstance(parsed, list) or rows in parsed
+    assert isinstance(parsed, list) or JSON_ROWS.get(name, "transcoders") in parsed
     if name == "run":
         assert parsed["exit_code"] == 0 and len(parsed["transcoders"]) == 2
         assert "nothing left to train" in ended.stderr

@@ -34,7 +34,7 @@ def devices(plan: Plan) -> tuple[list[str], list[str]]:
 def test_producers_share_the_blocks_and_cells_only_train(tmp_path: Path) -> None:
     plan = split(tmp_path, ", producers: 2, cells: 3")
     assert plan.topology == "split" and plan.exchange
-    assert [p.name for p in plan.producers] == ["producer-0", "producer-1"]
+    assert [p.name for p in plan.producers] == ["producer-0[L00-L11]", "producer-1[L00-L11]"]
     assert [p.flops_per_token for p in plan.producers] == [6 * BLOCK_FLOPS] * 2
     assert plan.forward.flops_per_token == 12 * BLOCK_FLOPS
     assert [c.name for c in plan.cells] == [

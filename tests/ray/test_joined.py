@@ -79,9 +79,10 @@ def test_prometheus_finds_every_gauge_of_every_cell(three_cells):
     limits = {
         "mtc_tokens_total": (BATCH, STEPS * BATCH),
         "mtc_tokens_per_second": (1, 1e9),
-        "mtc_wait_seconds": (0, 60),
-        "mtc_checkpoint_seconds": (1e-4, 60),
-        "mtc_forward_passes": (1, 1000),
+        "mtc_stage_seconds_total": (1e-6, 600),
+        "mtc_forward_passes_total": (1, 1000),
+        "mtc_resident_bytes": (2**20, 2**40),
+        "mtc_start": (1, 1),
         "mtc_step": (1, STEPS),
         "mtc_fvu": (0.01, 2),
         "mtc_l0": (1, 32),
@@ -89,13 +90,14 @@ def test_prometheus_finds_every_gauge_of_every_cell(three_cells):
     }
     for name, (least, most) in limits.items():
         samples = scraped.of(name)
-        assert {labels["cell"] for labels, _ in samples} == cells, name
+        assert {labels["actor"] for labels, _ in samples} == cells, name
         assert {labels["run"] for labels, _ in samples} == {"small"}
         assert all(least <= value <= most for _, value in samples), (name, samples)
         assert not any("step" in labels for labels, _ in samples)
     for name in ("mtc_fvu", "mtc_l0", "mtc_dead_share", "mtc_step"):
         assert {labels["transcoder"] for labels, _ in scraped.of(name)} == ids
-    prefixes = {(labels["transcoder"], labels["prefix"]) for labels, _ in scraped.of("mtc_fvu")}
+    fvus = scraped.of("mtc_prefix_fvu")
+    prefixes = {(labels["transcoder"], labels["prefix"]) for labels, _ in fvus}
     assert prefixes == {(id, prefix) for id in ids for prefix in "123"}
 
 

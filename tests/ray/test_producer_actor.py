@@ -102,7 +102,7 @@ def start(monkeypatch):
 
     async def start(of: Portions, names: list[str], made_up=MadeUp) -> ActivationProducer:
         monkeypatch.setattr(producer_actor, "Producer", lambda job, transport: made_up(of))
-        monkeypatch.setattr(producer_actor, "ProducerGauges", lambda run, name: None)
+        monkeypatch.setattr(producer_actor, "Gauges", lambda run, name, start: None)
         actor = ActivationProducer(Job(), "run", 7)
         await actor.begin(names)
         return actor

@@ -14,6 +14,8 @@ from orchestrator.evaluating.evaluate import Wanted, evaluate
 from orchestrator.evaluating.listener import QUIET
 from orchestrator.features.features import Wanted as FeaturesWanted
 from orchestrator.features.features import find_features
+from orchestrator.registry.columns import COLUMNS, RUN
+from orchestrator.registry.gc import COSTS
 from orchestrator.registry.index import APPLICATION_ID, SCHEMA_VERSION, open_index
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import NAME as LOCK
@@ -148,3 +150,27 @@ def test_the_marks_and_the_example_hold(runs: list[Path]) -> None:
     with closing(sqlite3.connect(runs[0] / "index.sqlite")) as index:
         ((id, fvu),) = index.execute(query)
     assert id.startswith("L00.") and 0 < fvu < 2
+
+
+PYTHON = DOCUMENT.split("## From Python")[1].split("\n## ")[0]
+
+
+def test_every_column_of_the_flat_rows_is_described_and_there_are_no_others() -> None:
+    described = {name: of for cell, of, _ in rows(PYTHON) for name in names(cell)}
+    assert described == {name: "run" if name in RUN else "transcoder" for name in COLUMNS}
+
+
+def test_the_snippet_from_python_runs(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PYTHON, re.DOTALL)
+    monkeypatch.chdir(runs[0].parent)
+    scope: dict = {}
+    two = (str(runs[0]), str(runs[1]))
+    code = code.replace("runs/a", two[0]).replace("runs/b", two[1]).replace('"runs"', '"."')
+    exec(code, scope)
+    assert len(scope["found"]) == 1 and scope["found"][0]["fvu"] > 0
+    assert scope["few"] == [] and len(scope["two"]) == 5
+
+
+def test_every_kind_of_rubbish_is_described() -> None:
+    text = DOCUMENT.split("## `registry gc`")[1]
+    assert [names(kind)[0] for kind, _, _ in rows(text)] == list(COSTS)

@@ -1,0 +1,1 @@
+"""Figures of a report: plain data and layout, as plotly's JavaScript takes them."""

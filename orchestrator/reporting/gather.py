@@ -1,0 +1,192 @@
+"""Everything that a report tells, read from a run folder: also of a run that still works, has
+failed, or was killed. What is not there is empty; what is damaged is left out, and told."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtc_core.errors import ConfigError, MtcError
+from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, TEST, Results
+from orchestrator.evaluating.show import spliced_test
+from orchestrator.features.names import INDEX
+from orchestrator.registry.invocations import read_invocations
+from orchestrator.registry.progress import read_progress
+from orchestrator.reporting.labels import Named, name_all
+from orchestrator.run_folder.disk_errors import disk_errors
+from orchestrator.run_folder.folder import RunFolder
+from orchestrator.status_file import read_status
+from orchestrator.suite import training_seconds
+from orchestrator.summary import Ended, read_ended
+from orchestrator.verdict import broken_rules
+
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Invoked:
+    """One invocation of `run`: what it wrote as it began and as it ended, and its progress."""
+
+    number: int
+    began: Mapping[str, Any]
+    ended: Mapping[str, Any]  # empty while it works, or if it was killed
+    progress: Lines
+
+    @property
+    def rows_trained(self) -> int:
+        """Of the slowest cell."""
+        last = self.progress[-1] if self.progress else {}
+        return int(self.ended.get("rows_trained") or last.get("rows_trained") or 0)
+
+    @property
+    def stages(self) -> Mapping[str, Mapping[str, float]]:
+        """Seconds by process and stage, as far as they are known."""
+        last = self.progress[-1] if self.progress else {}
+        return self.ended.get("stages") or last.get("stages") or {}
+
+    @property
+    def training_s(self) -> float:
+        """Of the slowest cell."""
+        if seconds := self.ended.get("seconds"):
+            return training_seconds(seconds)
+        return max((training_seconds(dict(one)) for one in self.stages.values()), default=0.0)
+
+    @property
+    def seconds(self) -> float | None:
+        """From its begin to its end, or to its last sign."""
+        began = self.began.get("began")
+        last = self.progress[-1].get("at") if self.progress else None
+        ended = self.ended.get("ended") or last
+        return ended - began if began and ended else None
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A run at one moment. curves: the lines of metrics.jsonl, by id. splice: of the test half, if
+    it is of the weights that are there; else splice_problem may say why not. texts: quality.json
+    and splice.json of texts of the user's. complaints: what could not be read."""
+
+    path: Path
+    at: float
+    recorded: Mapping[str, Any]
+    status: Mapping[str, Any]
+    manifest: str
+    plan: Mapping[str, Any]
+    rows: tuple[Ended, ...]
+    named: Mapping[str, Named]
+    curves: Mapping[str, Lines]
+    splice: Mapping[str, Any] | None
+    splice_problem: str
+    texts: tuple[Mapping[str, Any], ...]
+    invocations: tuple[Invoked, ...]
+    complaints: tuple[str, ...]
+    broken: Mapping[str, list[str]] = field(default_factory=dict)
+    features: tuple[Path, ...] = ()  # pages of what latents respond to, one for each text
+
+    @property
+    def name(self) -> str:
+        return str(self.recorded.get("name") or self.path.name)
+
+    @property
+    def state(self) -> str:
+        """Of the run; `prepared` is one that never got to training."""
+        return str(self.status.get("state", "prepared"))
+
+    @property
+    def steps(self) -> int:
+        train = self.recorded["train"]
+        return int(self.status.get("steps") or train["tokens"] // train["batch_tokens"])
+
+    @property
+    def evaluated(self) -> dict[str, Mapping[str, Any]]:
+        """By id, the held-out figures of all that are done."""
+        return {row.id: row.evaluation for row in self.rows if row.evaluation}
+
+    def label(self, id: str) -> str:
+        return self.named[id].label
+
+
+def gather(path: Path) -> Gathered:
+    """Raises MtcError where there is no run, or what decides what a run is cannot be read."""
+    folder = RunFolder(path.parent, path.name)
+    recorded = folder.recorded()
+    if recorded is None:  # it was there when the folder was found
+        raise ConfigError(f"{path} is just being begun anew; look again in a moment")
+    complaints: list[str] = []
+    specs = recorded["specs"]
+    rows = tuple(read_ended(folder, list(specs)))
+    splice, problem = _spliced(path, complaints)
+    with disk_errors(path, "read"):
+        return Gathered(
+            path=path,
+            at=time.time(),
+            recorded=recorded,
+            status=read_status(path) or {},
+            manifest=_text(folder.manifest),
+            plan=_object(folder.plan, complaints),
+            rows=rows,
+            named=name_all(specs),
+            curves={id: _curve(folder.transcoder(id).metrics, complaints) for id in specs},
+            splice=splice,
+            splice_problem=problem,
+            texts=tuple(_texts(path)),
+            invocations=tuple(_invocations(path, complaints)),
+            complaints=tuple(complaints),
+            broken=broken_rules({row.id: row.evaluation for row in rows if row.evaluation}),
+            features=tuple(sorted(folder.features.glob(f"*/{INDEX}"))),
+        )
+
+
+def _spliced(path: Path, complaints: list[str]) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return spliced_test(path)
+    except MtcError as error:  # weights that cannot be read: the rest can
+        complaints.append(str(error))
+        return None, ""
+
+
+def _texts(path: Path) -> Iterator[Mapping[str, Any]]:
+    for folder in sorted((path / EVALUATIONS).glob("*")):
+        if folder.name != TEST and folder.is_dir():
+            found = {name: Results(folder).read(name) for name in (QUALITY, SPLICE)}
+            if any(found.values()):
+                yield found
+
+
+def _invocations(path: Path, complaints: list[str]) -> Iterator[Invoked]:
+    for row in read_invocations(path):
+        if row.damaged:
+            complaints.append(f"invocations: {row.damaged}")
+        began, ended = (json.loads(text) if text else {} for text in (row.at_begin, row.at_end))
+        yield Invoked(row.number, began, ended, read_progress(path, row.number))
+
+
+def _curve(path: Path, complaints: list[str]) -> Lines:
+    """Whole lines; the last one may be half written."""
+    if not path.exists():
+        return []
+    found: Lines = []
+    *lines, tail = path.read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, tail] if tail else lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if number <= len(lines):
+                complaints.append(f"{path.parent.name}/{path.name}:{number} is damaged")
+    return found
+
+
+def _object(path: Path, complaints: list[str]) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_bytes()) if path.exists() else {}
+    except ValueError as error:
+        complaints.append(f"{path.name} is damaged: {error}")
+        return {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
