@@ -25,7 +25,6 @@ from pathlib import Path
 
 import torch
 
-from mtc_core.capture import make_capture
 from mtc_core.config import TranscoderSpec
 from mtc_core.features.logits import Readout, promoted_tokens
 from mtc_core.features.neighbours import nearest_by_decoder
@@ -35,8 +34,10 @@ from mtc_core.sites import Site
 from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from mtc_core.transcoder import MatryoshkaTranscoder
+from orchestrator.evaluating.listener import QUIET
 from orchestrator.evaluating.subject import Subject
 from orchestrator.evaluating.texts import EvaluationText, held_test_half, own_text
+from orchestrator.features.reading import read_text, readings
 from orchestrator.features.records import Records
 from orchestrator.features.written import Written
 from orchestrator.run_folder.folder import RunFolder
@@ -82,14 +83,8 @@ def measure_parents(run: Path, text: str | None, tokens: int) -> None:
     model = subject.load_model()
     contexts = _text(subject, model.tokenizer, text, tokens).contexts
     suite = {id: MatryoshkaTranscoder.load(subject.run.transcoder(id).final) for id in subject.ids}
-    capture = make_capture(model, [tc.spec.source for tc in suite.values()])
     studies = {id: FeatureStudy(tc, 1, 0) for id, tc in suite.items()}
-    for first in range(0, len(contexts.ids_CT), 16):
-        part = slice(first, first + 16)
-        acts = capture(torch.from_numpy(contexts.ids_CT[part].astype("int64")))
-        rows = torch.from_numpy(contexts.rows_CT[part].copy()).nonzero(as_tuple=True)
-        for id, study in studies.items():
-            study.add(acts[suite[id].spec.source.tensor][rows], rows[0], rows[1])
+    read_text(subject, model, readings(subject, studies), contexts, QUIET)
     print(
         f"{contexts.n_rows:,} rows; of the parents, among the {SHORTLIST} nearest earlier latents"
     )
