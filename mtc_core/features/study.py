@@ -21,6 +21,7 @@ from mtc_core.selection import Kept
 from mtc_core.transcoder import MatryoshkaTranscoder
 
 CHUNK = 1 << 23  # activations, dense, held at once; but always a whole context
+WORKING_BYTES = 8 * 4 * CHUNK  # at once, in a call: pre-activations, activations, pairs
 
 
 class FeatureStudy:
@@ -57,11 +58,9 @@ class FeatureStudy:
 
 
 def study_bytes(group_sizes: Sequence[int], n: int, window: int) -> int:
-    """Memory of a study beside its transcoder: tables, counts of pairs, and what a call works
-    on."""
-    d_sae = sum(group_sizes)
-    tables = d_sae * (n * (4 * (2 * window + 1) + 20) + 20)
-    return tables + 4 * pairs(group_sizes) + 4 * 6 * CHUNK
+    """Memory of a study beside its transcoder: tables, and counts of pairs."""
+    tables = sum(group_sizes) * (n * (4 * (2 * window + 1) + 20) + 20)
+    return tables + 4 * pairs(group_sizes)
 
 
 def _chunks(sizes: Sequence[int], most: int) -> list[int]:

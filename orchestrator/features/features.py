@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from mtc_core.capture import make_capture
 from mtc_core.capture.readout import read_out
 from mtc_core.errors import ConfigError, ModelError
 from mtc_core.features.logits import Readout, why_not_on_stream
-from mtc_core.features.study import FeatureStudy, study_bytes
+from mtc_core.features.study import WORKING_BYTES, FeatureStudy, study_bytes
 from mtc_core.model.model_source import LoadedModel, load_tokenizer
 from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.pieces import TokenText
@@ -37,6 +35,7 @@ from orchestrator.evaluating.texts import (
     own_text,
 )
 from orchestrator.features.names import INDEX
+from orchestrator.features.reading import read_text, readings
 from orchestrator.features.records import Records
 from orchestrator.features.written import Written
 from orchestrator.run_folder.folder import RunFolder
@@ -131,7 +130,7 @@ def _check_memory(subject: Subject, ids: Sequence[str], wanted: Wanted) -> None:
     assert recorded is not None
     sizes = [tuple(recorded["specs"][id]["group_sizes"]) for id in ids]
     tables = sum(study_bytes(one, wanted.contexts, wanted.window) for one in sizes)
-    needed = subject.needed_bytes(ids) + tables
+    needed = subject.needed_bytes(ids) + tables + WORKING_BYTES
     if needed > (free := subject.free_bytes()):
         raise ConfigError(
             f"features needs the model, {len(ids)} transcoders and their tables on one device: "
@@ -157,7 +156,8 @@ def _find(
     }
     listener.check()
     studies = {id: FeatureStudy(tc, wanted.contexts, wanted.window) for id, tc in suite.items()}
-    _read(subject, model, studies, text.contexts, listener)
+    studied = readings(subject, studies)
+    read_text(subject, model, studied, text.contexts, listener)
     tokens = TokenText(model.tokenizer)
     readout, unknown = _readout(model)
     for done, (id, study) in enumerate(studies.items()):
@@ -167,38 +167,8 @@ def _find(
         records = Records(
             study, text.contexts, tokens, None if why_not else readout, why_not, listener.check
         )
-        written.write(id, asked[id], text, records, study.transcoder.spec)
-
-
-def _read(
-    subject: Subject,
-    model: LoadedModel,
-    studies: dict[str, FeatureStudy],
-    contexts: Contexts,
-    listener: Listener,
-) -> None:
-    """One forward of the model over the text, for all of them."""
-    sources = {id: study.transcoder.spec.source for id, study in studies.items()}
-    capture = make_capture(model, sources.values(), subject.pins["provider"])
-    batch, count = subject.manifest.model.forward_contexts, len(contexts.ids_CT)
-    began = time.monotonic()
-    for first in range(0, count, batch):
-        # Copies: the arrays may be read-only maps of files, which torch cannot take.
-        ids_CT = torch.from_numpy(contexts.ids_CT[first : first + batch].astype("int64"))
-        rows_CT = np.array(contexts.rows_CT[first : first + batch])
-        acts = capture(ids_CT)
-        context_B, position_B = (
-            side.to(subject.device) for side in torch.from_numpy(rows_CT).nonzero(as_tuple=True)
-        )
-        for id, study in studies.items():
-            x_BI = acts[sources[id].tensor][context_B, position_B]
-            if len(x_BI):
-                study.add(x_BI, context_B + first, position_B)
-            listener.check()
-        share = min(1.0, (first + batch) / count)
-        spent = time.monotonic() - began
-        listener.progress("reading the text", share, spent / share - spent)
-    capture.close()
+        left_out = studied[id].extreme_rows
+        written.write(id, asked[id], text, records, study.transcoder.spec, left_out)
 
 
 def _readout(model: LoadedModel) -> tuple[Readout | None, str]:

@@ -7,7 +7,6 @@ White space that a reader could not see is shown: ⏎ ⇥ and, where there is no
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -20,14 +19,15 @@ _SEEN = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 def marked(context: Record, largest: float) -> Markup:
     """A context of a latent whose largest activation anywhere is `largest`."""
-    text, at, parts = context["text"], 0, []
+    text, at = context["text"], 0
+    parts: list[str] = []  # joined at the end: Markup's own methods take most of the time else
     for i, (begin, end, value) in enumerate(context["spans"]):
         parts.append(plain(text[at:begin]))
         shade = max(1, min(SHADES, round(SHADES * value / largest)))
         parts.append(_mark("u" if i == context["peak"] else "i", shade, value, text[begin:end]))
         at = end
     parts.append(plain(text[at:]))
-    return Markup("").join(parts)
+    return Markup("".join(parts))
 
 
 def snippet(context: Record) -> tuple[str, str, str]:
@@ -48,14 +48,14 @@ def plain(text: str) -> Markup:
     return escape(_visible(text))
 
 
-def _mark(tag: str, shade: int, value: Any, text: str) -> Markup:
+def _mark(tag: str, shade: int, value: float, text: str) -> str:
     shown = _visible(text)
     shown = shown.replace(" ", "␣") if not shown.strip() else shown
-    return Markup("<{0} class=a{1} title={2}>{3}</{0}>").format(tag, shade, value, shown)
+    return f"<{tag} class=a{shade} title={value}>{escape(shown)}</{tag}>"
 
 
 def _visible(text: str) -> str:
-    return "".join(map(_seen, text))
+    return text if text.isprintable() else "".join(map(_seen, text))
 
 
 def _seen(character: str) -> str:

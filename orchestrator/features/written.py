@@ -77,8 +77,9 @@ class Written:
         text: EvaluationText,
         records: Records,
         spec: TranscoderSpec,
+        extreme_rows: int | None = None,
     ) -> None:
-        """The folder of one transcoder."""
+        """The folder of one transcoder. extreme_rows: left out."""
         about = {
             "version": VERSION,
             "id": id,
@@ -89,6 +90,7 @@ class Written:
             "group_sizes": list(spec.group_sizes),
             "k": spec.k,
             "rows": records.rows,
+            "extreme_rows": extreme_rows,
             "alive": records.alive,
             "with_parent": sum(parent >= 0 for parent in records.parents),
             "no_tokens": records.no_tokens or None,

@@ -16,7 +16,7 @@ from tests.e2e.runs import run_here, write_manifest
 pytestmark = pytest.mark.browser
 
 PAIR = "  - {layers: 0, source: resid_mid, target: mlp_out}"
-LONG = "supercalifragilistic" * 20
+LONG = "W" * 300
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
     code, printed = run_here(manifest, root, "eval.spliced_tokens=0", groups)
     assert code == 0, printed
     (root / "text.txt").write_text(f"</td><script>document.title = 1</script>{LONG} é 🦊\n" * 40)
-    wanted = Wanted(text=str(root / "text.txt"), tokens=6000, contexts=3, window=12)
+    wanted = Wanted(text=str(root / "text.txt"), tokens=6000, contexts=3, window=16)
     found = find_features(RunFolder(root, "small"), wanted, QUIET)
     return found.folder / found.written[0]
 

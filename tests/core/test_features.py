@@ -103,6 +103,30 @@ def test_parents_are_those_of_the_definition(seed):
     ]
 
 
+@pytest.mark.parametrize(
+    ("child", "parent", "both", "found"),
+    [
+        (20, 40, 20, True),
+        (20, 40, 9, False),  # on in fewer than half of its rows
+        (9, 9, 9, False),  # too few rows to tell
+        (10, 10, 10, True),
+        (100, 300, 100, False),  # not four times as often as elsewhere
+        (20, 19, 19, False),  # narrower than its child
+        (10, 100, 5, False),  # may be chance, with three candidates
+        (20, 100, 10, True),
+    ],
+)
+def test_each_rule_for_parents_counts(child, parent, both, found):
+    on_BF = torch.zeros(1000, 4)
+    on_BF[:child, 3] = 1
+    on_BF[child - both : child - both + parent, 1] = 1
+    together = TogetherCounts((3, 1))
+    together.add(Kept.from_dense(on_BF), 1000)
+    parents, together_F = likely_parents(together, on_BF.sum(0).long(), 1000)
+    assert parents.tolist() == [-1, -1, -1, 1 if found else -1]
+    assert int(together_F[3]) == (both if found else 0)
+
+
 def test_by_chance_nobody_finds_a_parent():
     """Latents that are on independently of each other: at most one in a hundred may be fooled."""
     groups = (100, 300)

@@ -3,11 +3,11 @@ what it refuses."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,16 +17,18 @@ from click.testing import CliRunner
 from mtc_core import MatryoshkaTranscoder
 from mtc_core.capture import make_capture
 from mtc_core.errors import MtcError
+from mtc_core.features.study import FeatureStudy
 from orchestrator.cli import cli
 from orchestrator.evaluating.listener import QUIET, Listener
 from orchestrator.evaluating.subject import Subject
 from orchestrator.evaluating.texts import held_test_half
 from orchestrator.features.features import Wanted, find_features
-from orchestrator.features.marked import plain
 from orchestrator.features.pages import PAGE, ranges
+from orchestrator.features.reading import readings
 from orchestrator.registry.verify import verify
 from orchestrator.run_folder.folder import RunFolder
 from tests.core.tiny_models import save_tiny_model
+from tests.e2e.feature_pages import Page, records, seen
 from tests.e2e.runs import run_here, write_manifest
 
 PAIRS = """\
@@ -57,6 +59,12 @@ def wanted(**changes) -> Wanted:
     return Wanted(**({"tokens": 100_000, "contexts": 3, "window": 4} | changes))
 
 
+def far(tc, x_BI, y_BO):
+    """Extreme rows, as if 1.2 times the median distance were far."""
+    distance = (x_BI.double() - tc.reference.mu_I).norm(dim=1)
+    return distance > 1.2 * tc.reference.median_x
+
+
 @pytest.fixture(scope="module")
 def found(finished, tmp_path_factory):
     """Of the test half, and of a strange text."""
@@ -64,48 +72,11 @@ def found(finished, tmp_path_factory):
     shutil.copytree(finished, root / "small")
     folder = RunFolder(root, "small")
     strange = wanted(text=str(finished.parent / "strange.txt"), tokens=3000)
-    return find_features(folder, wanted(), QUIET), find_features(folder, strange, QUIET)
-
-
-def records(folder: Path, id: str) -> list[dict]:
-    lines = (folder / id / "latents.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: text by the innermost interesting element."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.anchors: set[str] = set()
-        self.scripts = 0
-        self.contexts: dict[str, list[str]] = {}
-        self._latent, self._in_span, self._in_contexts = "", False, False
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.scripts += tag == "script"
-        if tag == "a":
-            self.links.append(given["href"])
-        if "id" in given:
-            self.anchors.add(given["id"])
-        if tag == "section":
-            self._latent = given["id"]
-        if tag == "div":
-            self._in_contexts = given.get("class") == "t"
-        if tag == "span" and self._in_contexts:
-            self._in_span = True
-            self.contexts.setdefault(self._latent, []).append("")
-
-    def handle_endtag(self, tag):
-        if tag == "span":
-            self._in_span = False
-
-    def handle_data(self, data):
-        if self._in_span:
-            self.contexts[self._latent][-1] += data
+    with pytest.MonkeyPatch.context() as patch:  # a tiny model has no extreme rows of its own
+        name = "mtc_core.reference.Reference.is_extreme"
+        patch.setattr(name, lambda self, x, y: far(SimpleNamespace(reference=self), x, y))
+        of_test = find_features(folder, wanted(), QUIET)
+    return of_test, find_features(folder, strange, QUIET)
 
 
 def test_they_are_what_the_model_and_the_transcoder_say(finished, found):
@@ -115,21 +86,27 @@ def test_they_are_what_the_model_and_the_transcoder_say(finished, found):
     model = subject.load_model()
     for id in subject.ids:
         tc = MatryoshkaTranscoder.load(folder.transcoder(id).final)
-        capture = make_capture(model, [tc.spec.source])
+        capture = make_capture(model, [tc.spec.source, tc.spec.target])
         acts_CTF = torch.zeros(*half.ids_CT.shape, tc.d_sae)
+        rows_CT = torch.zeros(half.ids_CT.shape, dtype=torch.bool)
         for c, ids_T in enumerate(half.ids_CT.astype("int64")):
-            acts_TF = tc.encode(capture(torch.tensor(ids_T)[None])[tc.spec.source.tensor][0])
-            acts_CTF[c] = acts_TF * torch.from_numpy(np.array(half.rows_CT[c]))[:, None]
+            captured = capture(torch.tensor(ids_T)[None])
+            x_TI, y_TO = (captured[site.tensor][0] for site in (tc.spec.source, tc.spec.target))
+            rows_CT[c] = torch.from_numpy(np.array(half.rows_CT[c])) & ~far(tc, x_TI, y_TO)
+            acts_CTF[c] = tc.encode(x_TI) * rows_CT[c][:, None]
+        about = found[0].transcoders[id]
+        assert about["rows"] == int(rows_CT.sum())
+        assert about["rows"] + about["extreme_rows"] == half.n_rows and about["extreme_rows"] > 9
         for record in records(found[0].folder, id):
-            _is_right(record, acts_CTF[:, :, record["latent"]], half, model.tokenizer)
+            _is_right(record, acts_CTF[:, :, record["latent"]], rows_CT, half, model.tokenizer)
 
 
-def _is_right(record, acts_CT, contexts, tokenizer):
+def _is_right(record, acts_CT, rows_CT, contexts, tokenizer):
     assert record["fired"] == int((acts_CT > 0).sum())
     if not record["fired"]:
         return
     assert record["max"] == pytest.approx(float(acts_CT.max()), rel=1e-3)
-    assert record["density"] == pytest.approx(record["fired"] / contexts.n_rows, rel=1e-3)
+    assert record["density"] == pytest.approx(record["fired"] / int(rows_CT.sum()), rel=1e-3)
     peaks = sorted(
         ((float(values.max()), c) for c, values in enumerate(acts_CT) if values.max() > 0),
         key=lambda peak: -peak[0],
@@ -165,19 +142,8 @@ def test_pages_say_what_the_json_says_and_their_links_lead_somewhere(found):
             on = [record for record in records(one.folder, id) if record["fired"]]
             assert set(shown) == {f"l{record['latent']}" for record in on}
             for record in on:
-                texts = [_seen(context) for context in record["contexts"]]
+                texts = [seen(context) for context in record["contexts"]]
                 assert shown[f"l{record['latent']}"] == texts
-
-
-def _seen(context: dict) -> str:
-    """A context's text with white space as the page shows it."""
-    text, at, seen = context["text"], 0, ""
-    for begin, end, _ in context["spans"]:
-        token = plain(text[begin:end]).unescape()
-        seen += plain(text[at:begin]).unescape()
-        seen += token.replace(" ", "␣") if not token.strip() else token
-        at = end
-    return seen + plain(text[at:]).unescape()
 
 
 def test_what_is_strange_in_a_text_is_text_on_the_pages(found):
@@ -194,6 +160,18 @@ def test_what_is_strange_in_a_text_is_text_on_the_pages(found):
     ]
     assert any("🦊" in text for text in inside)
     assert not any("\N{REPLACEMENT CHARACTER}" in text for text in inside)
+
+
+@pytest.mark.parametrize(("extreme", "left_out"), [("mask", 0), ("bound", None), ("keep", None)])
+def test_extreme_rows_are_left_out_where_training_left_them_out(finished, extreme, left_out):
+    subject = Subject.of(RunFolder(finished.parent, "small"))
+    train = subject.manifest.train.model_copy(update={"extreme": extreme})
+    subject = replace(subject, manifest=subject.manifest.model_copy(update={"train": train}))
+    tc = MatryoshkaTranscoder.load(subject.run.transcoder(subject.ids[0]).final)
+    study = FeatureStudy(tc, 1, 0)
+    assert readings(subject, {"x": study})["x"].extreme_rows == left_out
+    tc.reference = None  # of an older version
+    assert readings(subject, {"x": study})["x"].extreme_rows is None
 
 
 def test_silent_latents_are_listed_and_have_no_entry(found):
@@ -300,7 +278,7 @@ def test_a_run_without_a_finished_transcoder_is_told_so(run):
 
 def test_what_does_not_fit_is_told_before_it_is_loaded(run, monkeypatch):
     monkeypatch.setattr("orchestrator.features.features.study_bytes", lambda *_: 10**15)
-    with pytest.raises(MtcError, match=r"3000000\.0 GB on cpu.*name fewer transcoders"):
+    with pytest.raises(MtcError, match=r"3000000\.3 GB on cpu.*name fewer transcoders"):
         find_features(run, wanted(), QUIET)
 
 
