@@ -39,7 +39,7 @@ def test_a_run_whose_transcoders_have_failed_has_its_report_too(tmp_path, model)
 
 
 def test_a_report_that_fails_does_not_fail_the_run(tmp_path, model, monkeypatch):
-    def broken(_):
+    def broken(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("orchestrator.reporting.page.report", broken)
