@@ -65,14 +65,17 @@ def _shown(snapshot: Snapshot) -> dict[str, Any]:
     return {name: value for name, value in snapshot.to_dict().items() if name != "stages"}
 
 
-def read_status(run: Path) -> dict[str, Any] | None:
+def read_status(run: Path, silent_s: float | None = None) -> dict[str, Any] | None:
     """What `status.json` says; a driver that died without a word is `killed`. None if there is
-    none, or if a power cut has left it damaged."""
+    none, or if a power cut has left it damaged. silent_s: how long a watcher has seen no change:
+    better than clocks, for that of a driver on another host may be wrong."""
     try:
         content = json.loads((run / NAME).read_text(encoding="utf-8"))
-        if content["state"] == "running" and not _alive(content):
+        if not all(isinstance(row, dict) for row in content.get("transcoders", ())):
+            return None
+        if content["state"] == "running" and not _alive(content, silent_s):
             content["state"] = "killed"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return content
 
@@ -83,7 +86,8 @@ def mark_done(run: Path) -> None:
     content = read_status(run)
     if content and content["state"] != "done":
         with suppress(OSError):  # somebody else's run
-            _replace(run / NAME, {**content, "state": "done", "phase": "done", "doing": ""})
+            done = {"state": "done", "phase": "done", "doing": "", "step": content.get("steps", 0)}
+            _replace(run / NAME, {**content, **done})
 
 
 def _replace(path: Path, content: dict[str, Any]) -> None:
@@ -92,7 +96,8 @@ def _replace(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _alive(content: dict[str, Any]) -> bool:
+def _alive(content: dict[str, Any], silent_s: float | None) -> bool:
     if content["host"] != socket.gethostname():
-        return time.time() - content["updated"] < SILENT_S
+        silent = time.time() - content["updated"] if silent_s is None else silent_s
+        return silent < SILENT_S
     return is_running(content["pid"], content["process_started"])

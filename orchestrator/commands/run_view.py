@@ -87,6 +87,8 @@ def figures(folder: Path) -> list[Ended]:
     """The held-out figures of every transcoder of a run, as far as there are any."""
     run = RunFolder(folder.parent, folder.name)
     recorded = run.recorded()
+    if not folder.exists():
+        raise ConfigError(f"{folder} has been deleted, or moved")
     if recorded is None:  # it was there when the folder was found
         raise ConfigError(f"{folder} is just being begun anew; look again in a moment")
     return read_ended(run, list(recorded["specs"]))

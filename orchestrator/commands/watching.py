@@ -41,9 +41,12 @@ def watch_as_json(folder: Path) -> None:
 
 def _while_it_works(folder: Path) -> Iterator[dict[str, Any]]:
     """What status.json says, each time that it is another."""
-    last = None
-    while (status := read_status(folder)) and status["state"] == "running":
+    last, changed_at = None, time.monotonic()
+    while True:
+        status = read_status(folder, time.monotonic() - changed_at)
+        if status is None or status["state"] != "running":
+            return
         if status["updated"] != last:
-            last = status["updated"]
+            last, changed_at = status["updated"], time.monotonic()
             yield status
         time.sleep(LOOK_S)

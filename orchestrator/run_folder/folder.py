@@ -168,11 +168,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self.resolved.unlink(missing_ok=True)
             sync(self.path)
-            self.plan.unlink(missing_ok=True)
-            self.report.unlink(missing_ok=True)
-            for made in (self.transcoders, self.evaluations, self.features):
-                if made.exists():
+            for made in self._made:
+                if made.is_dir():
                     shutil.rmtree(made)
+                else:
+                    made.unlink(missing_ok=True)
             write_bytes_atomic(self.manifest, manifest_text.encode())
             write_json_atomic(self.resolved, dict(resolved))
 
@@ -187,13 +187,19 @@ class RunFolder:
         return Manifest.model_validate(self._with_new_defaults(recorded))
 
     def _refuse_what_is_no_run(self) -> None:
-        """Beginning a run clears its folders: they must not be somebody's own."""
-        own = [path for path in (self.tokens, self.transcoders) if path.exists()]
+        """Beginning a run clears what it makes: that must not be somebody's own."""
+        own = [path for path in (self.tokens, *self._made) if path.exists()]
         if own and not self.manifest.exists():
+            kind = "folder" if own[0].is_dir() else "file"
             raise ConfigError(
-                f"{self.path} is no run folder, and has a folder {own[0].name} of its own; choose "
+                f"{self.path} is no run folder, and has a {kind} {own[0].name} of its own; choose "
                 "another --root, or another name"
             )
+
+    @property
+    def _made(self) -> tuple[Path, ...]:
+        """What goes when an untrained run is begun anew, besides its tokens."""
+        return (self.transcoders, self.evaluations, self.features, self.plan, self.report)
 
     def _with_new_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """The recorded manifest, completed by keys that have come to exist since."""

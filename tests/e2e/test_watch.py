@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import cli
+from orchestrator.run_folder.lock import started as started_at
 from orchestrator.status_file import read_status
 from tests.e2e.runs import write_manifest
 
@@ -81,6 +85,18 @@ def test_leaving_leaves_the_run_alone_and_a_killed_one_is_told(tmp_path: Path, m
             run.wait()
             printed, _ = watcher.communicate(timeout=30)
         assert watcher.returncode == 0 and ": killed, step " in printed, printed
+
+
+def test_a_folder_that_goes_while_it_is_watched_is_named(
+    reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(reference[1], tmp_path / "small"))
+    alive = {"state": "running", "host": socket.gethostname(), "pid": os.getpid(),
+             "process_started": started_at(os.getpid()), "updated": 1.0}  # fmt: skip
+    (run / "status.json").write_text(json.dumps(alive))
+    monkeypatch.setattr("orchestrator.commands.watching.time.sleep", lambda _: shutil.rmtree(run))
+    ended = CliRunner().invoke(cli, ["status", str(run), "--watch"])
+    assert ended.exit_code == 2 and f"{run} has been deleted, or moved" in ended.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

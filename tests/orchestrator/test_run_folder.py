@@ -286,13 +286,19 @@ def test_roots_that_cannot_hold_a_run_are_told(tmp_path: Path) -> None:
         RunFolder(tmp_path / ("x" * 300), "t").recorded()
 
 
-def test_a_folder_of_somebody_elses_is_never_cleared(tmp_path: Path) -> None:
-    mine = tmp_path / "t" / "tokens" / "mine.txt"
+@pytest.mark.parametrize("what", [
+    "tokens/mine.txt", "transcoders/mine.txt", "evaluations/mine.csv", "features/mine.txt",
+    "report.html", "plan.json",
+])  # fmt: skip
+def test_what_is_somebody_elses_is_never_cleared(tmp_path: Path, what: str) -> None:
+    mine = tmp_path / "t" / what
     mine.parent.mkdir(parents=True)
     mine.write_text("keep")
     manifest = load_manifest(write_manifest(tmp_path))
     folder = RunFolder(tmp_path, "t")
-    with pytest.raises(ConfigError, match="is no run folder, and has a folder tokens of its own"):
+    with pytest.raises(
+        ConfigError, match=rf"is no run folder, and has a \w+ {what.split('/')[0]} of"
+    ):
         folder.examine(manifest, resolve(manifest, 12, 2))
     assert mine.read_text() == "keep"
 
