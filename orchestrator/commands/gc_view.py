@@ -11,7 +11,15 @@ from rich.console import Console
 
 from mtc_core.errors import MtcError
 from orchestrator.commands.terminal import make_console
-from orchestrator.registry.gc import COSTS, Rubbish, collect, find_rubbish, worked_on
+from orchestrator.registry.gc import (
+    COSTS,
+    LEFTOVERS,
+    Collected,
+    Rubbish,
+    collect,
+    find_rubbish,
+    worked_on,
+)
 from orchestrator.tables import show_rows
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -52,14 +60,17 @@ def told_rubbish(runs: Sequence[Path], kinds: Sequence[str], delete: bool) -> Fo
             if worked_on(run):
                 found.alone.append(f"{run} is being worked on")
                 continue
+            collected = Collected()
             try:
                 listed = find_rubbish(run, kinds)
-                if delete and listed:
-                    listed, kept = collect(run, listed)
-                    found.alone += kept
-                found.rubbish += listed
+                if not delete:
+                    found.rubbish += listed
+                elif listed:
+                    collect(run, listed, collected)
             except MtcError as error:
                 found.refused.append(str(error))
+            found.rubbish += collected.gone
+            found.alone += collected.kept
     return found
 
 
@@ -71,6 +82,10 @@ def show_rubbish(console: Console, found: Found) -> None:
         show_rows(console, ("run", "kind", "how many", "size"), rows, left=("kind",))
         for kind in dict.fromkeys(one.kind for one in found.rubbish):
             console.print(f"{kind}: {COSTS[kind]}")
+        for one in found.rubbish:  # their names may be anything
+            if one.kind == LEFTOVERS:
+                for path in one.paths:
+                    console.print(f"  {Path(one.run) / path}", soft_wrap=True)
     for line in (*found.alone, *found.refused):
         console.print(line, soft_wrap=True)
     size = in_units(found.bytes)

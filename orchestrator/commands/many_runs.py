@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mtc_core.errors import ConfigError
 from mtc_core.places import is_there
 from orchestrator.commands.options import fail, json_option, root_option
 
@@ -103,13 +104,17 @@ def best(
     where = [find_run(run, root) for run in runs] or root
     with told_runs(where) as found:
         rows = found.transcoders(conditions, column, top or None)
-        count = found.count(conditions, column)
+        count, unreadable = found.count(conditions, column), found.unreadable()
+    if runs and unreadable:
+        raise ConfigError("\n".join(unreadable))
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif as_csv:
         write_csv(list(COLUMNS), rows)
     else:
         show_best(make_console(), rows, column, count)
+    for line in unreadable:
+        click.echo(line, err=as_json or as_csv)
 
 
 @click.command()
@@ -135,8 +140,17 @@ def compare(
         fail(BOTH)
     conditions = parse_filters(filters)
     folders = [find_run(run, root) for run in runs]
+    places = [folder.resolve() for folder in folders]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise ConfigError(f"{runs[number]} is named twice: {place}")
     with told_runs(folders) as found:
-        comparison = Comparison.of(found.transcoders(conditions))
+        if unreadable := found.unreadable():
+            raise ConfigError("\n".join(unreadable))
+        rows = found.transcoders(conditions)
+        order = {path: places.index(Path(path).resolve()) for path in {row["path"] for row in rows}}
+        rows.sort(key=lambda row: order[row["path"]])
+        comparison = Comparison.of(rows)
     if as_json:
         click.echo(json.dumps(comparison.to_dict(), indent=2))
     elif as_csv:

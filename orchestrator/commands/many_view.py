@@ -19,6 +19,7 @@ from orchestrator.registry.query import Runs, Where, open_runs
 from orchestrator.tables import show_rows
 
 PATIENCE_S = 1.0
+_TEXT = ("model", "model_commit", "dataset", "dataset_commit", "context_tokens", "holdout_tokens")
 
 
 @contextmanager
@@ -71,7 +72,10 @@ def show_best(console: Console, rows: Sequence[Row], by: str, count: int) -> Non
     console.print(f"by {by}, {better} is better: {many} transcoders that have it")
     if not rows:
         return
-    apart = differing([as_spec(row) for row in rows])
+    apart = {name: tuple(str(row[name]) for row in rows) for name in _texts_apart(rows)}
+    if apart:
+        console.print(f"their figures do not compare: they differ in {', '.join(apart)}")
+    apart |= differing([as_spec(row) for row in rows])
     columns = dict.fromkeys([by, *known(rows)])
     cells = [
         (
@@ -84,7 +88,12 @@ def show_best(console: Console, rows: Sequence[Row], by: str, count: int) -> Non
         for row, *words in zip(rows, *apart.values(), strict=True)
     ]
     heads = ("transcoder", "run", *apart, *map(head, columns), "verdict")
-    show_rows(console, heads, cells, left=("run", "verdict"))
+    show_rows(console, heads, cells, left=("run", "verdict", *_TEXT))
+
+
+def _texts_apart(rows: Sequence[Row]) -> list[str]:
+    """What differs and makes figures say nothing about each other."""
+    return [name for name in _TEXT if len({row[name] for row in rows}) > 1]
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:

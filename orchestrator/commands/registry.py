@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mtc_core.errors import ConfigError
 from orchestrator.commands.options import json_option, root_option
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.find import find_run
@@ -77,7 +78,12 @@ def gc(runs: tuple[str, ...], root: str, only: tuple[str, ...], yes: bool, as_js
     folders = [find_run(run, root) for run in runs]
     if not runs:
         with disk_errors(Path(root), "read"):
+            if not Path(root).exists():
+                raise ConfigError(f"--root {root}: there is no such folder")
             folders = sorted(path.parent for path in Path(root).glob("*/resolved.json"))
+    # A run may be named twice, or by a link, too.
+    folders.sort(key=lambda folder: folder.is_symlink())
+    folders = list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
     found = told_rubbish(folders, only or KINDS, yes)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))

@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ COSTS = {
     LEFTOVERS: "half-written files of processes that were killed: nobody reads them",
 }
 QUIET_S = 3600.0  # what eval and readers have just written, who take no lock, is theirs
+_TEMPORARY = re.compile(r"\..+\.\d+(?:\.old)?\.tmp|\.status\.json\.tmp")
 _WINDOW = re.compile(r"window-(\d{5,})\.(?:json|ids\.npy|rows\.npy)")
 
 
@@ -80,37 +81,61 @@ def worked_on(run: Path) -> bool:
     return status is not None and status["state"] == "running"
 
 
-def collect(run: Path, listed: Sequence[Rubbish]) -> tuple[list[Rubbish], list[str]]:
-    """Delete, under the run's lock, what was listed and is still rubbish: what has gone, and a
-    sentence for what had to stay. Raises ConfigError if somebody works there, or the disk
-    refuses."""
-    gone: list[Rubbish] = []
-    kept: dict[str, str] = {}
-    faults: dict[Path, str | None] = {}
+@dataclass(slots=True)
+class Collected:
+    """gone: what was deleted, also where the disk refused midway. kept: a sentence for each thing
+    that had to stay."""
+
+    gone: list[Rubbish] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def count(self, one: Rubbish, relative: str, size: int) -> None:
+        last = self.gone[-1] if self.gone else None
+        if last is None or last.kind != one.kind:
+            self.gone.append(Rubbish(one.run, one.kind, (relative,), size))
+        else:
+            paths = (*last.paths, relative)
+            self.gone[-1] = Rubbish(one.run, one.kind, paths, last.bytes + size)
+
+
+def collect(run: Path, listed: Sequence[Rubbish], into: Collected) -> None:
+    """Delete, under the run's lock, what was listed and is still rubbish. Raises ConfigError if
+    somebody works there, or the disk refuses."""
     with run_lock(run) as lost, disk_errors(run, "written"):
         still = {
             one.kind: set(one.paths) for one in find_rubbish(run, [one.kind for one in listed])
         }
+        faults = _faults(run) if {CHECKPOINTS, TOKENS} & still.keys() else {}
         for one in listed:
-            done, size = [], 0
             for relative in one.paths:
                 path = run / relative
                 if lost.is_set() or relative not in still.get(one.kind, ()):
                     continue
-                if one.kind == CHECKPOINTS:
-                    transcoder = path.parents[1]
-                    if transcoder not in faults:
-                        faults[transcoder] = _final_fault(transcoder / "final")
-                    if fault := faults[transcoder]:
-                        kept[f"{transcoder / 'checkpoints'} stays: {fault}"] = relative
-                        continue
-                bytes_of_it = _bytes(path)
+                if why := _needed(one.kind, path, faults):
+                    if why not in into.kept:
+                        into.kept.append(why)
+                    continue
+                size = _bytes(path)
                 _delete(path)
-                done.append(relative)
-                size += bytes_of_it
-            gone.append(Rubbish(one.run, one.kind, tuple(done), size))
+                into.count(one, relative, size)
         register(run)
-    return [one for one in gone if one.paths], list(kept)
+
+
+def _needed(kind: str, path: Path, faults: Mapping[Path, str]) -> str:
+    """Why something stays: weights that are not to be relied on may have to be made again."""
+    transcoder = path.parents[1]
+    if kind == CHECKPOINTS and transcoder in faults:
+        return f"{transcoder / 'checkpoints'} stays: {faults[transcoder]}"
+    if kind == TOKENS and faults:
+        return f"{path.parent} stays: {next(iter(faults.values()))}"
+    return ""
+
+
+def _faults(run: Path) -> dict[Path, str]:
+    """By folder of a transcoder, what is wrong with its saved weights."""
+    finals = sorted((run / "transcoders").glob("*/final"))
+    found = {final.parent: _final_fault(final) for final in finals}
+    return {path: fault for path, fault in found.items() if fault}
 
 
 def _delete(path: Path) -> None:
@@ -161,7 +186,9 @@ def _leftovers(folder: RunFolder, _: Sequence[str]) -> Iterator[Path]:
 
 
 def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
+    """Whether a writer of ours calls something so while it is half written: atomic.py, and
+    status_file.py. What else ends in .tmp may be somebody's own."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _quiet(path: Path) -> bool:

@@ -21,13 +21,13 @@ _FILES = ("/resolved.json", "/status.json")
 
 def glance(run: str) -> tuple[str, int] | None:
     """What tells the state of a run from others, and the date (ns) of its newest change. None: this
-    is no run. Raises OSError."""
+    is no run, or none that one may look into."""
     seen: list[int] = []
     newest = 0
     for name in _FILES:
         try:
             found = os.stat(run + name)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # it is not there, not ours to read, or a link to itself
             if name == _FILES[0]:
                 return None
             seen.append(0)
@@ -37,7 +37,7 @@ def glance(run: str) -> tuple[str, int] | None:
     for name in _FOLDERS:
         try:
             found = os.stat(run + name)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # whoever reads the run says what is wrong
             seen.append(0)
             continue
         seen += (found.st_ino, found.st_mtime_ns)

@@ -63,6 +63,11 @@ class Runs:
         asked = f"SELECT count(*) FROM transcoders t JOIN runs r ON r.run = t.run{where}"
         return sum(cache.execute(asked, values).fetchone()[0] for _, cache in self.caches)
 
+    def unreadable(self) -> list[str]:
+        """A sentence for each run that cannot be read, and so has no rows."""
+        damaged = [Condition("run_state = 'unreadable'", (), ("run_state",))]
+        return [f"{row['path']}: {row['run_reason']}" for row in self.runs(damaged)]
+
     def runs(self, conditions: Sequence[Condition] = ()) -> list[dict[str, Any]]:
         """Rows of runs, by name."""
         return [row for parent, cache in self.caches for row in _heads(parent, cache, conditions)]

@@ -10,6 +10,7 @@ do.
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 import threading
 import time
@@ -170,5 +171,7 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 def _fitting(value: Any) -> Any:
-    """SQLite has no integers beyond 64 bits."""
+    """SQLite has no integers beyond 64 bits, and JSON no infinity: such a figure is not known."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return float(value) if isinstance(value, int) and value.bit_length() > 63 else value

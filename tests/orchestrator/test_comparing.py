@@ -214,3 +214,13 @@ def test_marks_are_one_column_each_and_differ() -> None:
     assert len(set(MARKS)) == len(MARKS) >= 60 and MARKS.isascii()
     found = marks([str(number) for number in range(70)])
     assert found["0"] == found[str(len(MARKS))] and len(set(found.values())) == len(MARKS)
+
+
+def test_runs_stand_in_the_order_in_which_they_were_named(tree: Path) -> None:
+    shown = json.loads(call(tree, "run-0002", "run-0000", "--json").stdout)
+    assert [Path(path).name for path in shown["runs"]] == ["run-0002", "run-0000"]
+
+
+def test_a_run_named_twice_is_one_message(tree: Path) -> None:
+    ended = call(tree, "run-0000", str(tree / "run-0000"))
+    assert ended.exit_code == 2 and "is named twice" in ended.output

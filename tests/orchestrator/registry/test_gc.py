@@ -15,7 +15,7 @@ from mtc_core.atomic import write_json_atomic
 from mtc_core.errors import ConfigError
 from orchestrator.cli import cli
 from orchestrator.registry import gc
-from orchestrator.registry.gc import COSTS, QUIET_S, collect, find_rubbish
+from orchestrator.registry.gc import COSTS, QUIET_S, Collected, Rubbish, find_rubbish
 from orchestrator.registry.verify import verify
 from orchestrator.run_folder.lock import run_lock
 from orchestrator.snapshot import Snapshot
@@ -23,6 +23,13 @@ from orchestrator.status_file import StatusFile
 from tests.orchestrator.registry.runs import age, read, states, transcoder
 
 KINDS = tuple(COSTS)
+
+
+def collect(run: Path, rubbish: list[Rubbish]) -> tuple[list[Rubbish], list[str]]:
+    """What has gone, and why something stayed."""
+    collected = Collected()
+    gc.collect(run, rubbish, collected)
+    return collected.gone, collected.kept
 
 
 def furnish(run: Path) -> None:
@@ -226,3 +233,58 @@ def test_a_disk_that_refuses_is_one_message(run: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(gc, "remove_folder", refuse)
     with pytest.raises(ConfigError, match="cannot be written"):
         collect(run, find_rubbish(run, KINDS))
+
+
+def test_what_went_before_the_disk_refused_is_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnish(run)
+    all_done(run)
+    size = next(one.bytes for one in find_rubbish(run, KINDS) if one.kind == "checkpoints")
+
+    def refuse(path: Path) -> None:
+        if "window" in path.name:
+            raise PermissionError(13, "Permission denied", str(path))
+        delete(path)
+
+    delete = gc._delete
+    monkeypatch.setattr(gc, "_delete", refuse)
+    shown = json.loads(call(str(run), "--yes", "--json").stdout)
+    assert "cannot be written" in shown["refused"][0]
+    assert [one["kind"] for one in shown["rubbish"]] == ["checkpoints", "tokens"]
+    assert shown["rubbish"][0]["bytes"] == size and shown["rubbish"][1]["paths"] == [
+        "tokens/end.json"
+    ]
+
+
+def test_somebodys_own_files_are_no_leftovers_and_those_that_are_get_named(run: Path) -> None:
+    for own in (".tmp/mine", "notes/.draft.tmp/x", ".a.tmp", "keep.1.tmp"):
+        put(run / own)
+    put(run / ".index.sqlite.77.tmp")
+    put(run / ".status.json.tmp")
+    put(run / "transcoders" / ".final.77.old.tmp" / "weights.safetensors")
+    age(run)
+    assert set(listed(run, "leftovers")["leftovers"]) == {
+        ".index.sqlite.77.tmp", ".status.json.tmp", "transcoders/.final.77.old.tmp",
+    }  # fmt: skip
+    shown = call(str(run), "--only", "leftovers").output
+    assert f"  {run}/.index.sqlite.77.tmp" in shown and "draft" not in shown
+
+
+def test_tokens_stay_where_a_transcoder_may_have_to_be_trained_anew(run: Path) -> None:
+    furnish(run)
+    all_done(run)
+    (transcoder(run, 0) / "final" / "weights.safetensors").write_bytes(b"torn")
+    gone, kept = collect(run, find_rubbish(run, ("tokens",)))
+    assert gone == [] and len(kept) == 1 and "tokens stays: " in kept[0]
+    assert (run / "tokens" / "end.json").exists()
+
+
+def test_a_run_that_is_named_twice_or_linked_counts_once(run: Path) -> None:
+    furnish(run)
+    once = json.loads(call(str(run), "--json").stdout)
+    assert json.loads(call(str(run), str(run), "--json").stdout) == once
+    (run.parent / "alias").symlink_to(run)
+    assert json.loads(call("--root", str(run.parent), "--json").stdout) == once
+    refused = call("--root", str(run.parent / "nowhere"))
+    assert refused.exit_code == 2 and "there is no such folder" in refused.output

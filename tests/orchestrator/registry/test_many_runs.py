@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.registry import write_run
+from mtc_core.atomic import write_json_atomic
 from orchestrator.cli import cli
 from orchestrator.commands import many_view
 from orchestrator.registry.columns import COLUMNS, RUN
@@ -113,6 +114,32 @@ def test_mistakes_are_one_message(tree: Path) -> None:
         ended = call(tree, *words)
         assert ended.exit_code == 2 and told in ended.output, ended.output
         assert "Traceback" not in ended.output
+
+
+def test_a_run_that_cannot_be_read_is_named_where_it_was_asked_for(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path, number, 2)
+    (tmp_path / "run-0000" / "resolved.json").write_text("{")
+    for words in (("compare", "run-0000", "run-0001"), ("best", "run-0000", "run-0001", "--json")):
+        ended = call(tmp_path, *words)
+        assert ended.exit_code == 2 and "resolved.json is damaged" in ended.output, words
+    ended = call(tmp_path, "best", "--json")
+    assert ended.exit_code == 0 and len(json.loads(ended.stdout)) == 2
+    assert "resolved.json is damaged" in ended.stderr
+    assert "resolved.json is damaged" in call(tmp_path, "best").stdout
+
+
+def test_best_says_where_figures_are_of_different_models_or_texts(tree: Path) -> None:
+    assert "do not compare" not in call(tree, "best").stdout
+    resolved = read(tree / "run-0001" / "resolved.json")
+    try:
+        other = {**resolved, "data": {**resolved["data"], "context_tokens": 64}}
+        write_json_atomic(tree / "run-0001" / "resolved.json", other)
+        shown = call(tree, "best", "run-0000", "run-0001").stdout
+        assert "their figures do not compare: they differ in context_tokens" in shown
+        assert re.search(r"transcoder +run +context_tokens", shown)
+    finally:
+        write_json_atomic(tree / "run-0001" / "resolved.json", resolved)
 
 
 def test_reading_that_takes_long_is_told_on_standard_error(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import operator
+import os
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from benchmarks.registry import write_run
 from mtc_core.atomic import write_json_atomic
+from mtc_core.config import TranscoderSpec
 from mtc_core.errors import ConfigError
 from orchestrator.registry.columns import COLUMNS, HIGHEST, RUN
 from orchestrator.registry.filters import parse_filters, parse_layers
@@ -119,6 +121,14 @@ def test_runs_of_several_roots_are_ranked_together(tree: Path, tmp_path: Path) -
     assert [row["fvu"] for row in best] == sorted(row["fvu"] for row in rows([tree, tmp_path]))[:7]
 
 
+def test_a_range_of_layers_may_be_vast_but_not_backward(tree: Path) -> None:
+    with open_runs(tree) as found:
+        everything = found.transcoders([parse_layers("0-99999999999999999999")])
+    assert everything == rows(tree)
+    with pytest.raises(ConfigError, match="--layer 2,5-3: 5-3 ends before it begins"):
+        parse_layers("2,5-3")
+
+
 def test_layers_are_those_of_source_or_target(tree: Path, tmp_path: Path) -> None:
     with open_runs(tree) as found:
         for text, layers in (("1", {1}), ("0-1", {0, 1}), ("0,2", {0, 2}), ("7", set())):
@@ -138,13 +148,15 @@ def test_layers_are_those_of_source_or_target(tree: Path, tmp_path: Path) -> Non
 
 def test_what_is_wrong_with_filters_is_told_at_once_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError) as told:
-        parse_filters(["fvy<1", "k", "fvu=low", "state<done", "skip=maybe", "k=none"])
+        parse_filters(["fvy<1", "k", "fvu=low", "state<done", "skip=maybe", "k=none",
+                       "state==done"])  # fmt: skip
     assert str(told.value).splitlines() == [
         "--where 'fvy<1': there is no column fvy; did you mean \"fvu\"?",
         "--where 'k': this is no condition; write COLUMN=VALUE, or !=, <, <=, >, >= for the =",
         "--where 'fvu=low': fvu is a number, and 'low' is not",
         "--where 'state<done': state is text, which = and != compare; in it * stands for anything",
         "--where 'skip=maybe': skip is true or false, and 'maybe' is not",
+        "--where 'state==done': write one = (state=done)",
     ]
     with pytest.raises(ConfigError, match='--by fvw: nothing is best by that; did you mean "fvu"'):
         column_of("fvw")
@@ -154,6 +166,11 @@ def test_what_is_not_known_is_asked_for_as_none(run: Path) -> None:
     assert [row["state"] for row in rows(run, "fvu=none")] == ["training", "failed", "waiting"]
     assert [row["state"] for row in rows(run, "fvu!=none")] == ["done"]
     assert [row["reason"] for row in rows(run, "state=failed")] == ["its loss is not finite"]
+    verdict = rows(run, "state=done")[0]["verdict"]
+    for word in (verdict, f"{verdict[:3]}*"):
+        others = [row["state"] for row in rows(run, f"verdict!={word}")]
+        assert others == ["training", "failed", "waiting"]
+    assert len(rows(run, "fvu!=7")) == 4, "what is not known is not 7"
     assert rows(run, "skip=true") == [] and len(rows(run, "skip=false")) == 4
 
 
@@ -191,6 +208,39 @@ def test_a_run_that_cannot_be_read_hides_none_of_the_others(tree: Path, tmp_path
     assert (good["run_state"], bad["run_state"]) == ("done", "unreadable")
     assert "resolved.json is damaged" in bad["run_reason"]
     assert len(rows(tmp_path)) == 3
+
+
+def test_what_one_may_not_look_into_hides_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as lost+found of a disk: as root one may look into anything, so it is made up."""
+    write_run(tmp_path, 0, 3)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    stat = os.stat
+
+    def refuse(path, **options):
+        if "lost+found" in str(path) or str(path).endswith("run-0000/evaluations"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr("orchestrator.registry.glance.os.stat", refuse)
+    assert len(rows(tmp_path)) == 3
+
+
+def test_a_seed_of_many_digits_is_found_and_no_figure_is_infinite(tmp_path: Path) -> None:
+    run, seed = write_run(tmp_path, 0, 1), 9007199254740993  # no float
+    resolved = read(run / "resolved.json")
+    ((id, spec),) = resolved["specs"].items()
+    renamed = TranscoderSpec.from_dict({**spec, "seed": seed}).id
+    specs = {renamed: {**spec, "seed": seed}}
+    write_json_atomic(run / "resolved.json", {**resolved, "specs": specs})
+    (run / "transcoders" / id).rename(run / "transcoders" / renamed)
+    metrics = run / "transcoders" / renamed / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "tokens": 2, "fvu": Infinity, "l0": 3.0}\n')
+    (found,) = rows(tmp_path, f"seed={seed}")
+    assert found["seed"] == seed and found["batch_fvu"] is None
+    assert rows(tmp_path, f"seed={seed - 1}") == []
 
 
 def test_columns_of_runs_sum_up_their_transcoders(run: Path) -> None:
