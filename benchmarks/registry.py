@@ -85,7 +85,7 @@ def write_run(root: Path, number: int, count: int) -> Path:
     spliced = {spec.id: _splice(_fvu(number, layer)) for layer, spec in enumerate(specs)}
     _write(run / "evaluations" / "test" / "splice.json", {
         "version": 1, "weights": {id: _sha(id) for id in ids}, "tokens": 1024,
-        "transcoders": spliced,
+        "transcoders": spliced, "joint": None, "left_out": {}, "text": {"path": None},
     })  # fmt: skip
     return run
 
@@ -112,6 +112,7 @@ def _write_transcoder(folder: Path, spec: TranscoderSpec, fvu: float) -> None:
     _write(folder / "evaluation.json", {
         "id": spec.id, "ordinary": ordinary, "all": {**ordinary, "fvu": fvu + 0.01}, "k": spec.k,
         "extreme_row_share": 0.001, "extreme_variance_share": 0.02, "dead_share": 0.02,
+        "dead_after_tokens": 1000,
     })  # fmt: skip
     _write(folder / "final" / "sha256.json", {"weights.safetensors": _sha(spec.id)})
     step = folder / "checkpoints" / f"step-{STEPS:09d}"
@@ -122,7 +123,8 @@ def _write_transcoder(folder: Path, spec: TranscoderSpec, fvu: float) -> None:
 def _splice(fvu: float) -> dict[str, Any]:
     figures = {"ce_increase": fvu / 4, "ce_recovered_zero": 1 - fvu / 8, "kl": fvu / 3,
                "ce_recovered_mean": 1 - fvu / 7, "top1_agreement": 1 - fvu / 2}  # fmt: skip
-    return {**figures, "ce_increase_se": 0.01, "source": "live", "by_prefix": [figures] * 4}
+    return {**figures, "ce_increase_se": 0.01, "source": "live", "by_prefix": [figures] * 4,
+            "extreme_left": figures}  # fmt: skip
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from orchestrator.evaluating.show import quality_cells, show_spliced_test
 from orchestrator.pace import pace
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
+from orchestrator.shapes import NUMBER, fault
 from orchestrator.suite import Suite, training_seconds
 from orchestrator.tables import show_rows
 from orchestrator.verdict import verdict_lines
@@ -51,18 +52,31 @@ def read_ended(run: RunFolder, ids: Sequence[str]) -> list[Ended]:
     return [_ended(id, run.transcoder(id), specs.get(id, {})) for id in ids]
 
 
+_POPULATION = {"fvu": NUMBER, "fvu_ridge": NUMBER, "l0": NUMBER, "fvu_by_prefix": [NUMBER]}
+_EVALUATION = {
+    "ordinary": _POPULATION, "all": _POPULATION, "k": NUMBER, "dead_share": NUMBER,
+    "dead_after_tokens": NUMBER, "extreme_row_share": NUMBER, "extreme_variance_share": NUMBER,
+}  # fmt: skip
+
+
 def _ended(id: str, folder: TranscoderFolder, spec: Mapping[str, Any]) -> Ended:
     # evaluation.json is written before final/, without which it will be written again.
     done = folder.final.exists()
-    evaluation = _read(folder.evaluation) if done else None
-    return Ended(id, evaluation, (_read(folder.failed) or {}).get("reason"), done, spec)
+    evaluation = _read(folder.evaluation, _EVALUATION) if done else None
+    failure = (_read(folder.failed, {"reason": str}) or {}).get("reason")
+    return Ended(id, evaluation, failure, done, spec)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, shape: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text())
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from None
+    if wrong := fault(found, dict(shape)):
+        raise ConfigError(f"{path} is damaged: {wrong}")
+    return found
 
 
 def show_quality(console: Console, rows: list[Ended]) -> None:

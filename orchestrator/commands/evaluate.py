@@ -34,7 +34,7 @@ def evaluate(run: str, root: str, text: str | None, tokens: int, as_json: bool) 
     from orchestrator.evaluating.listener import listening
     from orchestrator.evaluating.results import QUALITY, SPLICE
     from orchestrator.interrupts import Interrupted, interrupts
-    from orchestrator.reporting.at_the_end import report_at_the_end
+    from orchestrator.reporting.at_the_end import renew_report
     from orchestrator.run_folder.find import find_run
     from orchestrator.run_folder.folder import RunFolder
 
@@ -49,8 +49,7 @@ def evaluate(run: str, root: str, text: str | None, tokens: int, as_json: bool) 
         except Interrupted:
             console.print("interrupted; the same command goes on where it was", soft_wrap=True)
             raise SystemExit(interrupt.exit_code) from None
-    if run_folder.report.exists():  # its figures have changed
-        report_at_the_end(run_folder, console)
+    renew_report(run_folder, console)
     found = {name.partition(".")[0]: results.read(name) for name in (QUALITY, SPLICE)}
     if as_json:
         click.echo(json.dumps(found, indent=2))

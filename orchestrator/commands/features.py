@@ -64,7 +64,7 @@ def features(
     from orchestrator.evaluating.listener import listening
     from orchestrator.features.features import Wanted, find_features
     from orchestrator.interrupts import Interrupted, interrupts
-    from orchestrator.reporting.at_the_end import report_at_the_end
+    from orchestrator.reporting.at_the_end import renew_report
     from orchestrator.run_folder.find import find_run
     from orchestrator.run_folder.folder import RunFolder
 
@@ -82,8 +82,8 @@ def features(
                 soft_wrap=True,
             )
             raise SystemExit(interrupt.exit_code) from None
-    if found.written and out is None and run_folder.report.exists():  # which links to it
-        report_at_the_end(run_folder, console)
+    if found.written and out is None:  # it leads there
+        renew_report(run_folder, console)
     if as_json:
         click.echo(json.dumps(_as_json(found), indent=2))
     else:

@@ -21,6 +21,7 @@ from mtc_core.checkpoint import weights_digest
 from mtc_core.errors import CheckpointError
 from mtc_core.seeds import digest
 from orchestrator.run_folder.disk_errors import disk_errors
+from orchestrator.shapes import NUMBER, Each, Either, Maybe, fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,23 @@ EVALUATIONS, TEST = "evaluations", "test"
 QUALITY, SPLICE = "quality.json", "splice.json"
 VERSION = 1  # of what they hold: results of another are measured again
 SAVE_S = 10.0
+_SCORES = {
+    **dict.fromkeys(("ce_increase", "ce_increase_se", "kl", "top1_agreement"), NUMBER),
+    **dict.fromkeys(("ce_recovered_zero", "ce_recovered_mean"), Maybe(NUMBER)),
+    "extreme_left": {"ce_increase": NUMBER},
+    "by_prefix": Maybe([{"ce_increase": NUMBER, "kl": NUMBER}]),
+    "source": str,
+}
+_ROWS = {"fvu": NUMBER, "fvu_ridge": NUMBER, "fvu_by_prefix": [NUMBER], "l0": NUMBER}
+_QUALITY = {"ordinary": _ROWS, "all": _ROWS, "extreme_row_share": NUMBER,
+            "extreme_variance_share": NUMBER}  # fmt: skip
+_COMMON = {"weights": Each(str), "text": {"path": Maybe(str)}}
+_SHAPES = {
+    SPLICE: {**_COMMON, "tokens": int, "transcoders": Each(_SCORES), "joint": Maybe(_SCORES),
+             "left_out": Each(str)},
+    QUALITY: {**_COMMON, "text": {"path": str, "rows": int},
+              "transcoders": Each(Either({"problem": str}, _QUALITY))},
+}  # fmt: skip
 _REQUEST = "request"
 
 
@@ -57,7 +75,9 @@ class Results:
                 found = json.loads(path.read_bytes()) if path.exists() else None
         except ValueError:
             return None
-        return found if isinstance(found, dict) and found.get("version") == VERSION else None
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            return None
+        return None if fault(found, _SHAPES[name]) else found
 
     def check_writable(self) -> None:
         """Before hours are spent on a result. Raises ConfigError."""

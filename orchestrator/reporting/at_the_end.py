@@ -13,6 +13,7 @@ from mtc_core.atomic import write_bytes_atomic
 from mtc_core.errors import MtcError
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.log import log_to
 
 log = logging.getLogger("mtc")
 
@@ -30,6 +31,17 @@ def report_at_the_end(run: RunFolder, console: Console) -> None:
         said = f"report: {run.report}"
     log.info("%s", said)
     console.print(said, soft_wrap=True)
+
+
+def renew_report(run: RunFolder, console: Console) -> None:
+    """Where there is one, and its figures have changed: by a command that is not `run`."""
+    if not run.report.exists():
+        return
+    try:
+        with log_to(run.log):
+            report_at_the_end(run, console)
+    except MtcError as error:  # somebody else's run
+        console.print(f"no report: {error}", soft_wrap=True)
 
 
 def write_report(run: Path, out: Path) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from json import dumps
 from typing import Any
 
 from mtc_core.errors import ConfigError
+from orchestrator.comparing.settings import apart, in_the_way, read_settings
 from orchestrator.pages.render import render
 from orchestrator.reporting.figures import comparison
 from orchestrator.reporting.figures.comparison import Runs
 from orchestrator.reporting.gather import Gathered
 from orchestrator.reporting.html_tables import Row, Table, when
 from orchestrator.reporting.page import plotly_js
-from orchestrator.reporting.verdicts import banner, mean_fvu, seconds_of, tokens_per_second
+from orchestrator.reporting.verdicts import banner, seconds_of, tokens_per_second
 from orchestrator.run_folder.folder import leaves
 from orchestrator.view import clock
 
@@ -25,6 +26,7 @@ Figure = Callable[[Gathered], float | None]
 def compare(found: Sequence[Gathered]) -> str:
     """One file of HTML. Raises ConfigError for a run given twice."""
     runs = _named(found)
+    in_way = _in_the_way(found)
     return render(
         "comparison.html",
         title=" · ".join(runs),
@@ -32,7 +34,10 @@ def compare(found: Sequence[Gathered]) -> str:
         runs=runs,
         colours=comparison.colours(runs),
         places={name: str(run.path.absolute()) for name, run in runs.items()},
-        figures=_figures(runs),
+        in_the_way=in_way,
+        pairs=len(_shared(runs)),
+        whole=_same_suites(runs),
+        figures=_figures(runs, comparable=not in_way),
         asked=_asked(runs),
         by_layer=comparison.fvu_by_layer(runs),
         pareto=comparison.fvu_against_l0(runs),
@@ -55,20 +60,53 @@ def _named(found: Sequence[Gathered]) -> dict[str, Gathered]:
     return dict(zip(names, found, strict=True))
 
 
-def _figures(runs: Runs) -> Table:
-    """A column for each run; a star for the best of a line."""
+def _in_the_way(found: Sequence[Gathered]) -> list[str]:
+    """What differs and makes figures say nothing about each other, in words."""
+    different = apart([read_settings(run.path) for run in found])
+    return [f"{name} ({' | '.join(dict.fromkeys(different[name]))})"
+            for name in in_the_way(different)]  # fmt: skip
+
+
+def _pairs(run: Gathered) -> set[tuple[str, str]]:
+    return {comparison.pair_of(run, id) for id in run.evaluated}
+
+
+def _shared(runs: Runs) -> set[tuple[str, str]]:
+    """Sources and targets of which every run has a transcoder that is done."""
+    return set.intersection(*map(_pairs, runs.values()))
+
+
+def _same_suites(runs: Runs) -> bool:
+    """Whether what is said of a whole suite is said of like ones."""
+    sites = [sorted(comparison.pair_of(run, id) for id in run.recorded["specs"])
+             for run in runs.values()]  # fmt: skip
+    return all(_pairs(run) == _shared(runs) for run in runs.values()) and all(
+        one == sites[0] for one in sites
+    )
+
+
+def _figures(runs: Runs, comparable: bool) -> Table:
+    """A column for each run; a star for the best of a line, where runs can be compared in it."""
+    shared, whole = _shared(runs), _same_suites(runs)
+
+    def mean(of: Callable[[Mapping[str, Any]], float]) -> Figure:
+        return lambda run: _mean(run, shared, of)
+
     lines: list[tuple[str, Figure, str, Best | None]] = [
-        ("mean FVU", mean_fvu, "{:.3f}", min),
-        ("mean FVU, all rows", _mean_of(lambda one: one["all"]["fvu"]), "{:.3f}", min),
-        ("mean FVU of a linear map", lambda run: mean_fvu(run, "fvu_ridge"), "{:.3f}", None),
-        ("mean L0", _mean_of(lambda one: one["ordinary"]["l0"]), "{:.1f}", None),
-        ("mean dead, %", _mean_of(lambda one: 100 * one["dead_share"]), "{:.1f}", min),
-        ("CE +, all together, nats", _joint("ce_increase"), "{:.3f}", min),
+        ("mean FVU", mean(lambda one: one["ordinary"]["fvu"]), "{:.3f}", min),
+        ("mean FVU, all rows", mean(lambda one: one["all"]["fvu"]), "{:.3f}", min),
+        ("mean FVU, linear map", mean(lambda one: one["ordinary"]["fvu_ridge"]), "{:.3f}", None),
+        ("mean L0", mean(lambda one: one["ordinary"]["l0"]), "{:.1f}", None),
+        ("mean dead, %", mean(lambda one: 100 * one["dead_share"]), "{:.1f}", min),
+        ("CE +, all together, nats", _joint("ce_increase"), "{:.3f}", min if whole else None),
         ("± a standard error", _joint("ce_increase_se"), "{:.3f}", None),
-        ("CE recovered, all together", _joint("ce_recovered_zero"), "{:.3f}", max),
-        ("KL, all together", _joint("kl"), "{:.3f}", min),
-        ("tokens/s, the whole suite", tokens_per_second, "{:,.0f}", max),
+        ("CE recovered, all together", _joint("ce_recovered_zero"), "{:.3f}",
+         _nearest_to_1 if whole else None),
+        ("KL, all together", _joint("kl"), "{:.3f}", min if whole else None),
+        ("tokens/s, the whole suite", tokens_per_second, "{:,.0f}", max if whole else None),
     ]  # fmt: skip
+    if not comparable:
+        lines = [(name, of, form, None) for name, of, form, _ in lines]
     found = list(runs.values())
     measured = [(name, [of(run) for run in found], form, best) for name, of, form, best in lines]
     rows = [
@@ -124,12 +162,15 @@ def _fvu(runs: Runs) -> Table:
     return Table(("FVU", *runs), rows)
 
 
-def _mean_of(of: Callable[[Mapping[str, Any]], float]) -> Figure:
-    def mean(run: Gathered) -> float | None:
-        known = [of(one) for one in run.evaluated.values()]
-        return sum(known) / len(known) if known else None
+def _mean(
+    run: Gathered, pairs: Set[tuple[str, str]], of: Callable[[Mapping[str, Any]], float]
+) -> float | None:
+    known = [of(one) for id, one in run.evaluated.items() if comparison.pair_of(run, id) in pairs]
+    return sum(known) / len(known) if known else None
 
-    return mean
+
+def _nearest_to_1(values: Sequence[float]) -> float:
+    return min(values, key=lambda value: abs(value - 1))
 
 
 def _joint(name: str) -> Figure:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError, MtcError
-from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, TEST, Results
+from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, Results, weights_of
 from orchestrator.evaluating.show import spliced_test
 from orchestrator.features.names import INDEX
 from orchestrator.registry.invocations import read_invocations
@@ -19,12 +19,15 @@ from orchestrator.registry.progress import read_progress
 from orchestrator.reporting.labels import Named, name_all
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
+from orchestrator.shapes import NUMBER, Each, fault
 from orchestrator.status_file import read_status
 from orchestrator.suite import training_seconds
 from orchestrator.summary import Ended, read_ended
 from orchestrator.verdict import broken_rules
 
 Lines = list[dict[str, Any]]
+_LOGGED = {"step": NUMBER, "tokens": NUMBER}  # of a line of metrics.jsonl
+_DRAWN = {"nonzeros_by_group": [NUMBER], "density_histogram": Each(NUMBER)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,20 @@ class Gathered:
     @property
     def state(self) -> str:
         """Of the run; `prepared` is one that never got to training."""
-        return str(self.status.get("state", "prepared"))
+        if self.status or not self.invocations:
+            return str(self.status.get("state", "prepared"))
+        last = self.invocations[-1].ended  # a power cut takes status.json, a view
+        done = last.get("outcome") in ("done", "some failed")
+        return "done" if done else "stopped" if last else "killed"
+
+    @property
+    def step(self) -> int:
+        """Of the cell that is furthest behind, as far as that is known."""
+        if "step" in self.status or not self.invocations:
+            return int(self.status.get("step", 0))
+        last = self.invocations[-1]
+        told = [last.ended.get("step"), *(line.get("step") for line in last.progress[-1:])]
+        return int(next((step for step in told if step is not None), 0))
 
     @property
     def steps(self) -> int:
@@ -118,7 +134,7 @@ def gather(path: Path) -> Gathered:
         raise ConfigError(f"{path} is just being begun anew; look again in a moment")
     complaints: list[str] = []
     specs = recorded["specs"]
-    rows = tuple(read_ended(folder, list(specs)))
+    rows = tuple(_ended(folder, id, spec, complaints) for id, spec in specs.items())
     splice, problem = _spliced(path, complaints)
     with disk_errors(path, "read"):
         return Gathered(
@@ -133,12 +149,26 @@ def gather(path: Path) -> Gathered:
             curves={id: _curve(folder.transcoder(id).metrics, complaints) for id in specs},
             splice=splice,
             splice_problem=problem,
-            texts=tuple(_texts(path)),
+            texts=tuple(_texts(path, complaints)),
             invocations=tuple(_invocations(path, complaints)),
             complaints=tuple(complaints),
             broken=broken_rules({row.id: row.evaluation for row in rows if row.evaluation}),
             features=tuple(sorted(folder.features.glob(f"*/{INDEX}"))),
         )
+
+
+def _ended(folder: RunFolder, id: str, spec: Mapping[str, Any], complaints: list[str]) -> Ended:
+    """One whose figures are damaged counts as one that has none."""
+    try:
+        (row,) = read_ended(folder, [id])
+    except ConfigError as error:
+        complaints.append(str(error))
+        return Ended(id, None, None, folder.transcoder(id).final.exists(), spec)
+    ordinary = (row.evaluation or {}).get("ordinary")
+    if row.evaluation and (wrong := fault(ordinary, _DRAWN)):
+        complaints.append(f"{folder.transcoder(id).evaluation} is damaged: ordinary.{wrong}")
+        return replace(row, evaluation=None)
+    return row
 
 
 def _spliced(path: Path, complaints: list[str]) -> tuple[dict[str, Any] | None, str]:
@@ -149,12 +179,23 @@ def _spliced(path: Path, complaints: list[str]) -> tuple[dict[str, Any] | None, 
         return None, ""
 
 
-def _texts(path: Path) -> Iterator[Mapping[str, Any]]:
-    for folder in sorted((path / EVALUATIONS).glob("*")):
-        if folder.name != TEST and folder.is_dir():
-            found = {name: Results(folder).read(name) for name in (QUALITY, SPLICE)}
-            if any(found.values()):
-                yield found
+def _texts(path: Path, complaints: list[str]) -> Iterator[Mapping[str, Any]]:
+    """What was measured of the weights that are there."""
+    folders = [one for one in sorted((path / EVALUATIONS).glob("text-*")) if one.is_dir()]
+    try:
+        weights = weights_of(path / "transcoders") if folders else {}
+    except MtcError as error:
+        complaints.append(str(error))
+        return
+    for folder in folders:
+        found = {name: Results(folder).read(name) for name in (QUALITY, SPLICE)}
+        for name, one in found.items():
+            if one and one["weights"] != weights:
+                told = f"{folder.name}/{name} is of other transcoders, or of fewer"
+                complaints.append(f"{told}; eval --text {one['text']['path']} measures these")
+                found[name] = None
+        if any(found.values()):
+            yield found
 
 
 def _invocations(path: Path, complaints: list[str]) -> Iterator[Invoked]:
@@ -173,19 +214,26 @@ def _curve(path: Path, complaints: list[str]) -> Lines:
     *lines, tail = path.read_bytes().split(b"\n")
     for number, line in enumerate([*lines, tail] if tail else lines, start=1):
         try:
-            found.append(json.loads(line))
+            parsed = json.loads(line)
         except ValueError:
-            if number <= len(lines):
-                complaints.append(f"{path.parent.name}/{path.name}:{number} is damaged")
+            parsed = None
+        if not fault(parsed, _LOGGED):
+            found.append(parsed)
+        elif number <= len(lines):
+            complaints.append(f"{path.parent.name}/{path.name}:{number} is damaged")
     return found
 
 
 def _object(path: Path, complaints: list[str]) -> Mapping[str, Any]:
     try:
-        return json.loads(path.read_bytes()) if path.exists() else {}
+        found = json.loads(path.read_bytes()) if path.exists() else {}
     except ValueError as error:
         complaints.append(f"{path.name} is damaged: {error}")
         return {}
+    if not isinstance(found, dict):
+        complaints.append(f"{path.name} is damaged: it is no object")
+        return {}
+    return found
 
 
 def _text(path: Path) -> str:

@@ -106,7 +106,7 @@ def _wrong(run: Gathered) -> Iterator[str]:
 
 
 def _unfinished(run: Gathered, open_ones: int) -> Iterator[str]:
-    step, state = int(run.status.get("step", 0)), run.state
+    step, state = run.step, run.state
     at = f"step {step:,} of {run.steps:,}"
     if state == "running":
         yield f"Training goes on: {at}. This page shows what was known when it was written."

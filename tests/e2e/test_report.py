@@ -30,6 +30,19 @@ def test_a_run_ends_with_its_report_and_eval_writes_it_anew(tmp_path, model):
     assert not report.exists(), "who deleted it does not want it"
 
 
+def test_the_traceback_is_where_eval_says_it_is(tmp_path, model, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("a bug of ours")
+
+    assert run_here(begun(tmp_path, model), tmp_path)[0] == 0
+    monkeypatch.setattr("orchestrator.reporting.page.report", broken)
+    ended = CliRunner().invoke(cli, ["eval", str(tmp_path / "small"), "--json"])
+    assert ended.exit_code == 0 and "traceback in " in ended.stderr
+    assert "Traceback" not in ended.stderr
+    log = (tmp_path / "small" / "log.txt").read_text()
+    assert "Traceback" in log and "a bug of ours" in log
+
+
 def test_a_run_whose_transcoders_have_failed_has_its_report_too(tmp_path, model):
     code, printed = run_here(begun(tmp_path, model), tmp_path, "train.lr=1e18")
     assert code == 1

@@ -13,12 +13,12 @@ from orchestrator.reporting.figures.base import (
     plain,
     thinned,
 )
-from orchestrator.reporting.figures.curves import line, token_axis
+from orchestrator.reporting.figures.curves import height_of, line, token_axis
 from orchestrator.reporting.gather import Gathered
 from orchestrator.reporting.labels import name_all
 
 Runs = Mapping[str, Gathered]  # by a name that no other has
-POINTS, RANGE = 200, 1.1
+POINTS = 200
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 
 
@@ -110,7 +110,7 @@ def curves(runs: Runs) -> list[Figure]:
                     traces.append(curve)
         if len(there) > 1:
             layout = {"xaxis": token_axis(tokens, heading=False), "showlegend": False,
-                      "yaxis": axis(range=[0, RANGE]), "hovermode": "closest",
+                      "yaxis": axis(**height_of(traces)), "hovermode": "closest",
                       "margin": {"l": 36, "r": 8, "t": 8, "b": 32}}  # fmt: skip
             key = f"curve-{len(found)}"
             found.append(Figure(key, label, traces, layout, height=210, small=True))

@@ -44,7 +44,7 @@ def overview(run: Gathered) -> list[Figure]:
     note = "From dark to light: from the first transcoder to the last." * (len(trained) > NAMED)
     return [
         Figure("curves", "FVU of the training batch", fvu,
-               legend | _layout(trained.values(), "FVU", _range(fvu)), note, 340),
+               legend | _layout(trained.values(), "FVU", height_of(fvu)), note, 340),
         Figure("curves-dead", "Dead latents while training", dead,
                legend | _layout(trained.values(), "% of latents", {"rangemode": "tozero"}),
                note, 340),
@@ -55,7 +55,7 @@ def by_prefix(run: Gathered) -> list[Figure]:
     """A figure for each transcoder, with all its prefixes."""
     trained = {id: lines for id, lines in run.curves.items() if lines}
     drawn = {id: _prefixes(run, id, lines) for id, lines in trained.items()}
-    top = _range([trace for traces in drawn.values() for trace in traces])
+    top = height_of([trace for traces in drawn.values() for trace in traces])
     legend = {
         "showlegend": not legend_of_prefixes(run),
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 10}},
@@ -139,7 +139,7 @@ def token_axis(tokens: Sequence[float], heading: bool = True) -> dict[str, Any]:
                 "ticklen": 3, "tickcolor": SOFT}, **ticks)  # fmt: skip
 
 
-def _range(traces: Sequence[Trace]) -> dict[str, Any]:
+def height_of(traces: Sequence[Trace]) -> dict[str, Any]:
     """From 0; what first steps say above RANGE is cut, unless it stays there."""
     known = [[y for y in trace["y"] if y is not None] for trace in traces]
     top = max((max(one) for one in known if one), default=1.0)

@@ -123,7 +123,7 @@ def _ce(run: Gathered, series: Sequence[Series], y: str) -> _Panel:
 
     panel.traces += _bars(run, series, y, CE, recovered, ".3f", "CE recovered")
     if (value := _joint(run)) is not None:
-        panel.shapes.append(_level(max(value, 0.0), y, ORANGE, "dash"))
+        panel.shapes.append(_level(min(max(value, 0.0), 1.05), y, ORANGE, "dash"))
     return panel
 
 

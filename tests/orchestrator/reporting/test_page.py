@@ -274,7 +274,7 @@ def test_whatever_goes_wrong_at_the_end_is_told_and_raises_nothing(mixed, monkey
     monkeypatch.setattr("orchestrator.reporting.page.report", broken)
     report_at_the_end(folder, Said())
     assert Said.text.startswith("no report: ZeroDivisionError: a bug of ours; traceback in ")
-    (transcoder(mixed, 0) / "evaluation.json").write_text("{")
+    (mixed / "resolved.json").write_text("{")
     Said.text = ""
     report_at_the_end(folder, Said())
     assert "no report: " in Said.text and "is damaged" in Said.text

@@ -1,0 +1,63 @@
+"""Does a file of JSON have what its reader needs? Files are written by us, but by older versions
+too, and disks and people change them: who only looks is to say so, not to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NUMBER = (int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Maybe:
+    """null, or of that shape."""
+
+    shape: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """An object of any keys, whose values are of that shape."""
+
+    shape: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Of the first shape, or of the second, whose faults are told."""
+
+    first: Any
+    second: Any
+
+
+def fault(value: Any, shape: Any, at: str = "") -> str:
+    """The first place where a value is not of a shape, in words; nothing if it is. A shape: a type
+    or types, an object with at least those keys, a list of one shape, Maybe, Either or Each."""
+    match shape:
+        case Maybe():
+            return "" if value is None else fault(value, shape.shape, at)
+        case Either():
+            return fault(value, shape.first, at) and fault(value, shape.second, at)
+        case Each():
+            if not isinstance(value, Mapping):
+                return f"{at or 'it'} is no object"
+            return _first(fault(item, shape.shape, f"{at}.{key}") for key, item in value.items())
+        case dict():
+            if not isinstance(value, Mapping):
+                return f"{at or 'it'} is no object"
+            lacking = next((key for key in shape if key not in value), None)
+            if lacking is not None:
+                return f"{at}.{lacking} is missing".lstrip(".")
+            return _first(fault(value[key], inner, f"{at}.{key}") for key, inner in shape.items())
+        case list():
+            if not isinstance(value, list):
+                return f"{at or 'it'} is no list".lstrip(".")
+            return _first(fault(item, shape[0], f"{at}[{i}]") for i, item in enumerate(value))
+    right = isinstance(value, shape) and not (shape == NUMBER and isinstance(value, bool))
+    return "" if right else f"{at or 'it'} is {value!r:.40}".lstrip(".")
+
+
+def _first(faults: Any) -> str:
+    return next((one for one in faults if one), "")
