@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from orchestrator.cli import cli
 from orchestrator.run_folder.lock import started as started_at
 from orchestrator.status_file import read_status
-from tests.e2e.runs import write_manifest
+from tests.e2e.runs import run_here, write_manifest
 
 COMMAND = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 
@@ -38,8 +38,7 @@ def started(*arguments: str | Path) -> Iterator[subprocess.Popen]:
 def at_work(folder: Path, model: Path, tokens: int) -> Iterator[subprocess.Popen]:
     """A run in a process of its own, that trains."""
     manifest = write_manifest(folder, model, tokens=tokens)
-    options = ("--root", folder, "--backend", "local", "--set", "eval.spliced_tokens=20000",
-               "--set", "data.holdout_tokens=10000")  # fmt: skip
+    options = ("--root", folder, "--backend", "local")
     with started("run", manifest, *options) as run:
         deadline = time.monotonic() + 60
         while (read_status(folder / "small") or {}).get("phase") != "training":
@@ -49,7 +48,7 @@ def at_work(folder: Path, model: Path, tokens: int) -> Iterator[subprocess.Popen
 
 
 def test_it_shows_steps_as_they_are_made_and_ends_with_the_run(tmp_path: Path, model: Path) -> None:
-    with at_work(tmp_path, model, tokens=256 * 400) as run:
+    with at_work(tmp_path, model, tokens=256 * 800) as run:
         with started("status", tmp_path / "small", "--watch") as other:
             ended = CliRunner().invoke(cli, ["status", f"{tmp_path}/small", "--watch", "--json"])
             assert ended.exit_code == 0
@@ -59,15 +58,30 @@ def test_it_shows_steps_as_they_are_made_and_ends_with_the_run(tmp_path: Path, m
     states = [json.loads(line) for line in ended.stdout.splitlines()]
     steps = [state["step"] for state in states]
     assert steps == sorted(steps) and len(set(steps)) >= 3
-    doings = [state["doing"] for state in states]
-    assert any(doing.startswith(("loading", "splicing")) for doing in doings), doings[-9:]
     assert {state["state"] for state in states[:-1]} == {"running"}
-    assert states[-1]["state"] == "done" and states[-1]["step"] == 400
+    assert states[-1]["state"] == "done" and states[-1]["step"] == 800
     assert all(row["state"] == "done" for row in states[-1]["transcoders"])
     # In a pipe it is lines, and then the table.
-    assert any(line.startswith(("loading", "splicing")) for line in lines)
-    assert any(": done, step 400/400" in line for line in lines)
+    assert any(line.startswith("training     step ") for line in lines)
+    assert any(": done, step 800/800" in line for line in lines)
     assert "\x1b" not in "".join(lines)
+
+
+def test_what_is_measured_after_training_is_seen_too(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict] = []
+
+    def evaluate(run, wanted, listener) -> None:
+        listener.progress("splicing", 0.25, 90.0)
+        seen.append(read_status(tmp_path / "small") or {})
+
+    monkeypatch.setattr("orchestrator.evaluating.at_the_end.evaluate", evaluate)
+    code, printed = run_here(write_manifest(tmp_path, model, tokens=256 * 4), tmp_path)
+    assert code == 0, printed
+    (status,) = seen
+    assert (status["state"], status["phase"]) == ("running", "measuring")
+    assert status["doing"] == "splicing  25 %  1:30 left" and status["step"] == 4
 
 
 def test_leaving_leaves_the_run_alone_and_a_killed_one_is_told(tmp_path: Path, model: Path) -> None:
