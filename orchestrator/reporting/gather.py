@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError, MtcError
-from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, Results, weights_of
+from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, TEST, Results, weights_of
 from orchestrator.evaluating.show import spliced_test
 from orchestrator.features.names import INDEX
 from orchestrator.registry.invocations import read_invocations
@@ -172,6 +172,8 @@ def _ended(folder: RunFolder, id: str, spec: Mapping[str, Any], complaints: list
 
 
 def _spliced(path: Path, complaints: list[str]) -> tuple[dict[str, Any] | None, str]:
+    if wrong := Results(path / EVALUATIONS / TEST).damage(SPLICE):
+        complaints.append(wrong)
     try:
         return spliced_test(path)
     except MtcError as error:  # weights that cannot be read: the rest can
@@ -188,7 +190,9 @@ def _texts(path: Path, complaints: list[str]) -> Iterator[Mapping[str, Any]]:
         complaints.append(str(error))
         return
     for folder in folders:
-        found = {name: Results(folder).read(name) for name in (QUALITY, SPLICE)}
+        results = Results(folder)
+        complaints += filter(None, map(results.damage, (QUALITY, SPLICE)))
+        found = {name: results.read(name) for name in (QUALITY, SPLICE)}
         for name, one in found.items():
             if one and one["weights"] != weights:
                 told = f"{folder.name}/{name} is of other transcoders, or of fewer"

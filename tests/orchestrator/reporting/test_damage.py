@@ -6,11 +6,8 @@ import shutil
 
 import pytest
 
-from orchestrator.evaluating.evaluate import Wanted, evaluate
-from orchestrator.evaluating.listener import QUIET
 from orchestrator.reporting.comparing import compare
 from orchestrator.reporting.gather import gather
-from orchestrator.run_folder.folder import RunFolder
 from tests.orchestrator.registry.runs import transcoder
 from tests.orchestrator.reporting.pages import page_of, words_of
 
@@ -73,16 +70,6 @@ def test_a_splice_that_lacks_something_was_not_measured(finished, harm):
     harm(finished / "evaluations" / "test" / "splice.json")
     page = words_of(page_of(finished))
     assert "Not measured by this version" in page
-
-
-@pytest.fixture
-def with_text(reference, tmp_path):
-    run = shutil.copytree(reference[1], tmp_path / "small")
-    mine = tmp_path / "mine.txt"
-    mine.write_text("\n\n".join(f"Sentence {i} of mine." for i in range(300)))
-    evaluate(RunFolder(tmp_path, "small"), Wanted(text=str(mine), tokens=64, prefixes=False), QUIET)
-    (folder,) = run.glob("evaluations/text-*")
-    return run, mine, folder
 
 
 def test_results_on_a_text_of_the_users_that_lack_something_are_left_out(with_text):

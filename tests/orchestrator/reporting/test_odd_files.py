@@ -1,0 +1,77 @@
+"""What was left out of a report is told on its page, and takes nothing else with it: odd results,
+failures, invocations and states."""
+
+import json
+import shutil
+
+import pytest
+
+from orchestrator.reporting.gather import gather
+from tests.orchestrator.reporting.pages import page_of, words_of
+
+SPLICE = "evaluations/test/splice.json"
+RESULT = ['{"version": 1}', '{"version"', "[1]", "null"]
+
+
+def change(path, edit):
+    """edit: what a file is to hold instead; or a function that changes its object in place."""
+    if isinstance(edit, str):
+        path.write_text(edit)
+    else:
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+
+
+def left_out(run, *words):
+    """The page is there, and one of its complaints has all these words."""
+    found = gather(run)
+    told = [one for one in found.complaints if all(word in one for word in words)]
+    assert len(told) == 1, found.complaints
+    assert f"Left out: {told[0]}" in words_of(page_of(run))
+    return found
+
+
+@pytest.mark.parametrize("edit", [
+    *RESULT,
+    lambda splice: splice.pop("weights"),
+    lambda splice: splice.pop("ce_clean"),
+    lambda splice: splice.update(joint={"ce_increase": 1.0}),
+    lambda splice: [one.pop("extreme_left") for one in splice["transcoders"].values()],
+    lambda splice: [one.update(ce_increase=None) for one in splice["transcoders"].values()],
+])  # fmt: skip
+def test_a_damaged_splice_is_told_and_the_rest_stays(finished, edit):
+    change(finished / SPLICE, edit)
+    run = left_out(finished, "splice.json is damaged")
+    assert run.splice is None and len(run.evaluated) == 4
+
+
+def test_a_result_of_another_version_or_of_no_tokens_is_no_damage(finished):
+    def of_no_tokens(splice):
+        splice |= {"tokens": 0, "transcoders": {}, "joint": None}
+        del splice["ce_clean"]
+
+    change(finished / SPLICE, of_no_tokens)
+    assert gather(finished).splice and gather(finished).complaints == ()
+    assert page_of(finished)
+    change(finished / SPLICE, lambda splice: splice.update(version=0))
+    assert gather(finished).splice is None and gather(finished).complaints == ()
+
+
+@pytest.mark.parametrize("name", ["quality.json", "splice.json"])
+@pytest.mark.parametrize("edit", RESULT)
+def test_damaged_results_on_a_text_of_the_users_are_told_and_the_others_shown(
+    with_text, name, edit
+):
+    run, mine, folder = with_text
+    change(folder / name, edit)
+    (text,) = left_out(run, f"{folder.name}/{name} is damaged").texts
+    assert text[name] is None and sum(one is not None for one in text.values()) == 1
+    assert f"On {mine}" in words_of(page_of(run))
+
+
+def test_what_is_left_of_a_suite_leaves_out_what_was_measured_of_all(with_text):
+    run, mine, _ = with_text
+    shutil.rmtree(next((run / "transcoders").iterdir()))
+    assert left_out(run, "quality.json is of other transcoders, or of fewer").texts == ()
+    assert f"On {mine}" not in words_of(page_of(run))
