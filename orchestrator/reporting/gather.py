@@ -134,7 +134,9 @@ def gather(path: Path) -> Gathered:
         raise ConfigError(f"{path} is just being begun anew; look again in a moment")
     complaints: list[str] = []
     specs = recorded["specs"]
-    rows = tuple(_ended(folder, id, spec, complaints) for id, spec in specs.items())
+    rows = tuple(
+        _drawable(folder, row, complaints) for row in read_ended(folder, list(specs), complaints)
+    )
     splice, problem = _spliced(path, complaints)
     with disk_errors(path, "read"):
         return Gathered(
@@ -157,16 +159,11 @@ def gather(path: Path) -> Gathered:
         )
 
 
-def _ended(folder: RunFolder, id: str, spec: Mapping[str, Any], complaints: list[str]) -> Ended:
-    """One whose figures are damaged counts as one that has none."""
-    try:
-        (row,) = read_ended(folder, [id])
-    except ConfigError as error:
-        complaints.append(str(error))
-        return Ended(id, None, None, folder.transcoder(id).final.exists(), spec)
+def _drawable(folder: RunFolder, row: Ended, complaints: list[str]) -> Ended:
+    """One whose figures lack what only figures need counts as one that has none."""
     ordinary = (row.evaluation or {}).get("ordinary")
     if row.evaluation and (wrong := fault(ordinary, _DRAWN)):
-        complaints.append(f"{folder.transcoder(id).evaluation} is damaged: ordinary.{wrong}")
+        complaints.append(f"{folder.transcoder(row.id).evaluation} is damaged: ordinary.{wrong}")
         return replace(row, evaluation=None)
     return row
 

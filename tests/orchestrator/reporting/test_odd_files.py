@@ -6,7 +6,11 @@ import shutil
 
 import pytest
 
+from mtc_core.errors import ConfigError
 from orchestrator.reporting.gather import gather
+from orchestrator.run_folder.folder import RunFolder
+from orchestrator.summary import read_ended
+from tests.orchestrator.registry.runs import transcoder
 from tests.orchestrator.reporting.pages import page_of, words_of
 
 SPLICE = "evaluations/test/splice.json"
@@ -75,3 +79,27 @@ def test_what_is_left_of_a_suite_leaves_out_what_was_measured_of_all(with_text):
     shutil.rmtree(next((run / "transcoders").iterdir()))
     assert left_out(run, "quality.json is of other transcoders, or of fewer").texts == ()
     assert f"On {mine}" not in words_of(page_of(run))
+
+
+@pytest.mark.parametrize("content", ['{"reas', "{}", '{"reason": 5}', "[]"])
+def test_a_failure_whose_reason_is_damaged_is_still_one(mixed, content):
+    path = transcoder(mixed, 2) / "failed.json"
+    path.write_text(content)
+    left_out(mixed, f"{path.parent.name}/failed.json is damaged")
+    words = words_of(page_of(mixed))
+    assert "stopped: L02; 2 not finished" in words and "✗ stopped" in words
+    assert "L02 stopped: why is not known: its failed.json is damaged" in words
+
+
+def test_one_that_is_done_without_figures_is_not_called_unfinished(finished):
+    next(iter(finished.glob("transcoders/*/evaluation.json"))).write_text("{")
+    left_out(finished, "evaluation.json is damaged")
+    words = words_of(page_of(finished))
+    assert words.count("· no figures") == 1 and "not finished" not in words
+
+
+def test_who_does_not_ask_for_complaints_gets_the_first_as_an_error(mixed):
+    (transcoder(mixed, 2) / "failed.json").write_text("{")
+    folder = RunFolder(mixed.parent, mixed.name)
+    with pytest.raises(ConfigError, match=r"failed\.json is damaged"):
+        read_ended(folder, list(folder.recorded()["specs"]))
