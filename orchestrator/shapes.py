@@ -12,9 +12,10 @@ NUMBER = (int, float)
 
 @dataclass(frozen=True, slots=True)
 class Maybe:
-    """null, or of that shape."""
+    """null, or of that shape. absent: a key that may be missing, too."""
 
     shape: Any
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,12 @@ def fault(value: Any, shape: Any, at: str = "") -> str:
         case dict():
             if not isinstance(value, Mapping):
                 return f"{at or 'it'} is no object"
-            lacking = next((key for key in shape if key not in value), None)
+            needed = {key: inner for key, inner in shape.items() if key in value or not (
+                isinstance(inner, Maybe) and inner.absent)}  # fmt: skip
+            lacking = next((key for key in needed if key not in value), None)
             if lacking is not None:
                 return f"{at}.{lacking} is missing".lstrip(".")
-            return _first(fault(value[key], inner, f"{at}.{key}") for key, inner in shape.items())
+            return _first(fault(value[key], inner, f"{at}.{key}") for key, inner in needed.items())
         case list():
             if not isinstance(value, list):
                 return f"{at or 'it'} is no list".lstrip(".")

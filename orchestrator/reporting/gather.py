@@ -19,14 +19,15 @@ from orchestrator.registry.progress import read_progress
 from orchestrator.reporting.labels import Named, name_all
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
-from orchestrator.shapes import NUMBER, Each, fault
-from orchestrator.status_file import read_status
+from orchestrator.shapes import NUMBER, Each, Maybe, fault
+from orchestrator.status_file import NAME, read_status
 from orchestrator.suite import training_seconds
 from orchestrator.summary import Ended, read_ended
 from orchestrator.verdict import broken_rules
 
 Lines = list[dict[str, Any]]
 _LOGGED = {"step": NUMBER, "tokens": NUMBER}  # of a line of metrics.jsonl
+_STATUS = {"step": Maybe(int, absent=True), "steps": Maybe(int, absent=True)}
 _DRAWN = {"nonzeros_by_group": [NUMBER], "density_histogram": Each(NUMBER)}
 
 
@@ -97,20 +98,30 @@ class Gathered:
     @property
     def state(self) -> str:
         """Of the run; `prepared` is one that never got to training."""
-        if self.status or not self.invocations:
-            return str(self.status.get("state", "prepared"))
-        last = self.invocations[-1].ended  # a power cut takes status.json, a view
+        if "state" in self.status:
+            return str(self.status["state"])
+        if not self.invocations:  # a power cut takes views, status.json too
+            ended = all(row.state != "unfinished" for row in self.rows)
+            return "done" if ended else "stopped" if self._logged else "prepared"
+        last = self.invocations[-1].ended
         done = last.get("outcome") in ("done", "some failed")
         return "done" if done else "stopped" if last else "killed"
 
     @property
     def step(self) -> int:
         """Of the cell that is furthest behind, as far as that is known."""
-        if "step" in self.status or not self.invocations:
-            return int(self.status.get("step", 0))
-        last = self.invocations[-1]
-        told = [last.ended.get("step"), *(line.get("step") for line in last.progress[-1:])]
-        return int(next((step for step in told if step is not None), 0))
+        told = [self.status.get("step")]
+        for one in self.invocations[-1:]:
+            told += [one.ended.get("step"), *(line.get("step") for line in one.progress[-1:])]
+        return int(next((step for step in told if step is not None), self._logged))
+
+    @property
+    def _logged(self) -> int:
+        """Steps done by the last line of a curve: of what is unfinished, if anything of that is."""
+        last = [(row.state, self.curves[row.id][-1]["step"] + 1)  # steps are counted from 0
+                for row in self.rows if self.curves[row.id]]  # fmt: skip
+        unfinished = [step for state, step in last if state == "unfinished"]
+        return int(min(unfinished, default=0) or max((step for _, step in last), default=0))
 
     @property
     def steps(self) -> int:
@@ -143,7 +154,7 @@ def gather(path: Path) -> Gathered:
             path=path,
             at=time.time(),
             recorded=recorded,
-            status=read_status(path) or {},
+            status=_status(path, complaints),
             manifest=_text(folder.manifest),
             plan=_object(folder.plan, complaints),
             rows=rows,
@@ -166,6 +177,15 @@ def _drawable(folder: RunFolder, row: Ended, complaints: list[str]) -> Ended:
         complaints.append(f"{folder.transcoder(row.id).evaluation} is damaged: ordinary.{wrong}")
         return replace(row, evaluation=None)
     return row
+
+
+def _status(path: Path, complaints: list[str]) -> Mapping[str, Any]:
+    found = read_status(path)
+    if wrong := fault(found or {}, _STATUS):
+        found = None
+    if found is None and (path / NAME).exists():
+        complaints.append(f"{path / NAME} is damaged" + (f": {wrong}" if wrong else ""))
+    return found or {}
 
 
 def _spliced(path: Path, complaints: list[str]) -> tuple[dict[str, Any] | None, str]:

@@ -11,7 +11,7 @@ from orchestrator.reporting.gather import gather
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.summary import read_ended
 from tests.orchestrator.registry.runs import transcoder
-from tests.orchestrator.reporting.pages import page_of, words_of
+from tests.orchestrator.reporting.pages import fabricated_progress, page_of, words_of
 
 SPLICE = "evaluations/test/splice.json"
 RESULT = ['{"version": 1}', '{"version"', "[1]", "null"]
@@ -103,3 +103,29 @@ def test_who_does_not_ask_for_complaints_gets_the_first_as_an_error(mixed):
     folder = RunFolder(mixed.parent, mixed.name)
     with pytest.raises(ConfigError, match=r"failed\.json is damaged"):
         read_ended(folder, list(folder.recorded()["specs"]))
+
+
+STATUS = [None, "", "{", "[]", '{"state": "stopped", "step": "x"}', '{"state": 5, "steps": []}']
+
+
+@pytest.mark.parametrize("status", STATUS)
+def test_without_a_status_the_last_invocation_says_how_it_stands(mixed, status):
+    fabricated_progress(mixed, 1, ["trainer-0"], lines=9, seed=0)
+    (mixed / "status.json").unlink()
+    if status is not None:
+        (mixed / "status.json").write_text(status)
+    assert ("status.json is damaged" in words_of(page_of(mixed))) == (status is not None)
+    assert "at step 12 of 20; the same command continues it." in words_of(page_of(mixed))
+    (mixed / "invocations/0001.end.json").unlink()
+    assert "The run was killed at step 8 of 20" in words_of(page_of(mixed))
+
+
+@pytest.mark.parametrize("gone", ["invocations", "its end and progress"])
+def test_without_that_the_logged_steps_of_what_is_unfinished_say_it(mixed, gone):
+    (mixed / "status.json").unlink()
+    if gone == "invocations":
+        shutil.rmtree(mixed / "invocations")
+    else:
+        (mixed / "invocations/0001.end.json").unlink()
+    how = "stopped" if gone == "invocations" else "killed"
+    assert f"The run was {how} at step 11 of 20;" in words_of(page_of(mixed)), "0, 5 and 10 are"
