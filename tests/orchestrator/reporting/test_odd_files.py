@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from mtc_core.errors import ConfigError
+from orchestrator.reporting.comparing import compare
 from orchestrator.reporting.gather import gather
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.summary import read_ended
@@ -129,3 +130,11 @@ def test_without_that_the_logged_steps_of_what_is_unfinished_say_it(mixed, gone)
         (mixed / "invocations/0001.end.json").unlink()
     how = "stopped" if gone == "invocations" else "killed"
     assert f"The run was {how} at step 11 of 20;" in words_of(page_of(mixed)), "0, 5 and 10 are"
+
+
+def test_a_comparison_tells_of_which_run_what_was_left_out(finished, mixed):
+    (mixed / "plan.json").write_text("[1]")
+    (finished / SPLICE).write_text('{"version": 1}')
+    words = words_of(compare([gather(finished), gather(mixed)]))
+    assert "t: left out: plan.json is damaged" in words
+    assert f"small: left out: {finished / SPLICE} is damaged" in words
