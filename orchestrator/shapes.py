@@ -44,7 +44,7 @@ def fault(value: Any, shape: Any, at: str = "") -> str:
         case Each():
             if not isinstance(value, Mapping):
                 return f"{at or 'it'} is no object"
-            return _first(fault(item, shape.shape, f"{at}.{key}") for key, item in value.items())
+            return _first(fault(item, shape.shape, _within(at, key)) for key, item in value.items())
         case dict():
             if not isinstance(value, Mapping):
                 return f"{at or 'it'} is no object"
@@ -52,14 +52,20 @@ def fault(value: Any, shape: Any, at: str = "") -> str:
                 isinstance(inner, Maybe) and inner.absent)}  # fmt: skip
             lacking = next((key for key in needed if key not in value), None)
             if lacking is not None:
-                return f"{at}.{lacking} is missing".lstrip(".")
-            return _first(fault(value[key], inner, f"{at}.{key}") for key, inner in needed.items())
+                return f"{_within(at, lacking)} is missing"
+            return _first(
+                fault(value[key], inner, _within(at, key)) for key, inner in needed.items()
+            )
         case list():
             if not isinstance(value, list):
-                return f"{at or 'it'} is no list".lstrip(".")
+                return f"{at or 'it'} is no list"
             return _first(fault(item, shape[0], f"{at}[{i}]") for i, item in enumerate(value))
     right = isinstance(value, shape) and not (shape == NUMBER and isinstance(value, bool))
-    return "" if right else f"{at or 'it'} is {value!r:.40}".lstrip(".")
+    return "" if right else f"{at or 'it'} is {value!r:.40}"
+
+
+def _within(at: str, key: str) -> str:
+    return f"{at}.{key}" if at else key
 
 
 def _first(faults: Any) -> str:

@@ -26,8 +26,19 @@ from orchestrator.summary import Ended, read_ended
 from orchestrator.verdict import broken_rules
 
 Lines = list[dict[str, Any]]
-_LOGGED = {"step": NUMBER, "tokens": NUMBER}  # of a line of metrics.jsonl
-_STATUS = {"step": Maybe(int, absent=True), "steps": Maybe(int, absent=True)}
+_NUMBER, _COUNT = Maybe(NUMBER, absent=True), Maybe(int, absent=True)
+_SECONDS = Maybe(Each(NUMBER), absent=True)
+_STAGES = Maybe(Each(Each(NUMBER)), absent=True)
+_LIST = Maybe(list, absent=True)
+# Of a line of metrics.jsonl; of begin.json, end.json and a line of progress.jsonl.
+_LOGGED = {"step": NUMBER, "tokens": NUMBER, "fvu_by_prefix": _LIST}
+_BEGAN = {"began": _NUMBER, "overrides": _LIST, "versions": Maybe(Each(Maybe(str)), absent=True)}
+_ENDED = {"ended": _NUMBER, "step": _COUNT, "rows_trained": _COUNT, "seconds": _SECONDS,
+          "stages": _STAGES, "first_step_s": _NUMBER, "replaced": _LIST,
+          "forwards": Maybe(Each({"passes": _COUNT}), absent=True)}  # fmt: skip
+_DONE_BY = {"at": _NUMBER, "step": _COUNT, "rows_trained": _COUNT, "passes": _COUNT,
+            "stages": _STAGES, "resident_bytes": _SECONDS}  # fmt: skip
+_STATUS = {"step": _COUNT, "steps": _COUNT}
 _DRAWN = {"nonzeros_by_group": [NUMBER], "density_histogram": Each(NUMBER)}
 
 
@@ -223,8 +234,18 @@ def _invocations(path: Path, complaints: list[str]) -> Iterator[Invoked]:
     for row in read_invocations(path):
         if row.damaged:
             complaints.append(f"invocations: {row.damaged}")
-        began, ended = (json.loads(text) if text else {} for text in (row.at_begin, row.at_end))
-        yield Invoked(row.number, began, ended, read_progress(path, row.number))
+        found = {}
+        for end, text, shape in (("begin", row.at_begin, _BEGAN), ("end", row.at_end, _ENDED)):
+            found[end] = json.loads(text) if text else {}
+            if wrong := fault(found[end], shape):
+                complaints.append(f"invocations: {row.number:04d}.{end}.json is damaged: {wrong}")
+                found[end] = {}
+        lines = read_progress(path, row.number)
+        whole = [line for line in lines if not fault(line, _DONE_BY)]
+        if odd := len(lines) - len(whole):
+            told = f"line{'s' * (odd != 1)} of {row.number:04d}.progress.jsonl"
+            complaints.append(f"invocations: {odd} {told} damaged")
+        yield Invoked(row.number, found["begin"], found["end"], whole)
 
 
 def _curve(path: Path, complaints: list[str]) -> Lines:

@@ -138,3 +138,34 @@ def test_a_comparison_tells_of_which_run_what_was_left_out(finished, mixed):
     words = words_of(compare([gather(finished), gather(mixed)]))
     assert "t: left out: plan.json is damaged" in words
     assert f"small: left out: {finished / SPLICE} is damaged" in words
+
+
+@pytest.mark.parametrize(("name", "key", "value"), [
+    ("begin", "began", "x"), ("begin", "versions", 5), ("begin", "overrides", 5),
+    ("end", "ended", "x"), ("end", "seconds", {"train": None}), ("end", "step", "x"),
+    ("end", "rows_trained", "x"), ("end", "forwards", {"trainer-0": 5}), ("end", "replaced", 5),
+    ("end", "stages", {"trainer-0": 5}), ("end", "first_step_s", "x"),
+])  # fmt: skip
+def test_an_odd_invocation_hides_no_other_figure(finished, name, key, value):
+    change(finished / f"invocations/0001.{name}.json", lambda facts: facts.update({key: value}))
+    run = left_out(finished, f"0001.{name}.json is damaged: {key}")
+    (only,) = run.invocations
+    assert (only.began if name == "begin" else only.ended) == {}
+    assert (only.ended if name == "begin" else only.began) and len(run.evaluated) == 4
+
+
+@pytest.mark.parametrize("line", ['{"stages": 5}', '{"at": "x"}', '{"resident_bytes": [1]}'])
+def test_an_odd_line_of_progress_is_passed_over_and_told(mixed, line):
+    fabricated_progress(mixed, 1, ["trainer-0"], lines=9, seed=0)
+    path = mixed / "invocations/0001.progress.jsonl"
+    path.write_text(line + "\n" + path.read_text())
+    assert (
+        len(left_out(mixed, "1 line of 0001.progress.jsonl damaged").invocations[0].progress) == 9
+    )
+
+
+def test_a_line_of_a_curve_without_a_list_of_prefixes_is_left_out(mixed):
+    path = transcoder(mixed, 0) / "metrics.jsonl"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | {"fvu_by_prefix": 5}), *others, ""]))
+    assert len(left_out(mixed, "metrics.jsonl:1 is damaged").curves[path.parent.name]) == 4
