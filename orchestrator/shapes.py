@@ -12,9 +12,10 @@ NUMBER = (int, float)
 
 @dataclass(frozen=True, slots=True)
 class Maybe:
-    """null, or of that shape."""
+    """null, or of that shape. absent: a key that may be missing, too."""
 
     shape: Any
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +44,28 @@ def fault(value: Any, shape: Any, at: str = "") -> str:
         case Each():
             if not isinstance(value, Mapping):
                 return f"{at or 'it'} is no object"
-            return _first(fault(item, shape.shape, f"{at}.{key}") for key, item in value.items())
+            return _first(fault(item, shape.shape, _within(at, key)) for key, item in value.items())
         case dict():
             if not isinstance(value, Mapping):
                 return f"{at or 'it'} is no object"
-            lacking = next((key for key in shape if key not in value), None)
+            needed = {key: inner for key, inner in shape.items() if key in value or not (
+                isinstance(inner, Maybe) and inner.absent)}  # fmt: skip
+            lacking = next((key for key in needed if key not in value), None)
             if lacking is not None:
-                return f"{at}.{lacking} is missing".lstrip(".")
-            return _first(fault(value[key], inner, f"{at}.{key}") for key, inner in shape.items())
+                return f"{_within(at, lacking)} is missing"
+            return _first(
+                fault(value[key], inner, _within(at, key)) for key, inner in needed.items()
+            )
         case list():
             if not isinstance(value, list):
-                return f"{at or 'it'} is no list".lstrip(".")
+                return f"{at or 'it'} is no list"
             return _first(fault(item, shape[0], f"{at}[{i}]") for i, item in enumerate(value))
     right = isinstance(value, shape) and not (shape == NUMBER and isinstance(value, bool))
-    return "" if right else f"{at or 'it'} is {value!r:.40}".lstrip(".")
+    return "" if right else f"{at or 'it'} is {value!r:.40}"
+
+
+def _within(at: str, key: str) -> str:
+    return f"{at}.{key}" if at else key
 
 
 def _first(faults: Any) -> str:

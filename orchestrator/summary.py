@@ -46,10 +46,13 @@ class Ended:
         return {"id": self.id, "state": self.state, **reason, **self.spec, **figures}
 
 
-def read_ended(run: RunFolder, ids: Sequence[str]) -> list[Ended]:
-    """What is on disk of each transcoder of a run."""
+def read_ended(
+    run: RunFolder, ids: Sequence[str], complaints: list[str] | None = None
+) -> list[Ended]:
+    """What is on disk of each transcoder of a run. complaints: for who goes on without what is
+    damaged, a list that takes it. Raises ConfigError where there is none."""
     specs = (run.recorded() or {}).get("specs", {})
-    return [_ended(id, run.transcoder(id), specs.get(id, {})) for id in ids]
+    return [_ended(id, run.transcoder(id), specs.get(id, {}), complaints) for id in ids]
 
 
 _POPULATION = {"fvu": NUMBER, "fvu_ridge": NUMBER, "l0": NUMBER, "fvu_by_prefix": [NUMBER]}
@@ -59,11 +62,24 @@ _EVALUATION = {
 }  # fmt: skip
 
 
-def _ended(id: str, folder: TranscoderFolder, spec: Mapping[str, Any]) -> Ended:
+def _ended(
+    id: str, folder: TranscoderFolder, spec: Mapping[str, Any], complaints: list[str] | None
+) -> Ended:
+    def read(path: Path, shape: Mapping[str, Any]) -> dict[str, Any] | None:
+        try:
+            return _read(path, shape)
+        except ConfigError as error:
+            if complaints is None:
+                raise
+            complaints.append(str(error))
+            return None
+
     # evaluation.json is written before final/, without which it will be written again.
     done = folder.final.exists()
-    evaluation = _read(folder.evaluation, _EVALUATION) if done else None
-    failure = (_read(folder.failed, {"reason": str}) or {}).get("reason")
+    evaluation = read(folder.evaluation, _EVALUATION) if done else None
+    failure = (read(folder.failed, {"reason": str}) or {}).get("reason")
+    if failure is None and folder.failed.exists():  # its presence is what stops a transcoder
+        failure = "why is not known: its failed.json is damaged"
     return Ended(id, evaluation, failure, done, spec)
 
 
@@ -118,7 +134,7 @@ def _cells(row: Ended) -> tuple[str, ...]:
 
 def _unfinished(row: Ended) -> str:
     if row.done:
-        return "its evaluation.json is gone"
+        return "its evaluation.json is gone, or damaged"
     return "stopped, see below" if row.failure else "not finished"
 
 

@@ -69,15 +69,28 @@ class Results:
     def read(self, name: str) -> dict[str, Any] | None:
         """A result, or None if there is none: what is damaged, or of another version of this code,
         is measured again."""
+        return self._look(name)[0]
+
+    def damage(self, name: str) -> str:
+        """Why a result that is there is not read, for who only looks; nothing of one that is whole,
+        or of another version."""
+        return self._look(name)[1]
+
+    def _look(self, name: str) -> tuple[dict[str, Any] | None, str]:
         path = self.folder / name
         try:
             with disk_errors(path, "read"):
-                found = json.loads(path.read_bytes()) if path.exists() else None
-        except ValueError:
-            return None
-        if not isinstance(found, dict) or found.get("version") != VERSION:
-            return None
-        return None if fault(found, _SHAPES[name]) else found
+                if not path.exists():
+                    return None, ""
+                found = json.loads(path.read_bytes())
+        except ValueError as error:
+            return None, f"{path} is damaged: {error}"
+        if isinstance(found, dict) and found.get("version") != VERSION:
+            return None, ""
+        wrong = fault(found, _SHAPES[name])
+        if not wrong and name == SPLICE and found["tokens"]:
+            wrong = fault(found, {"ce_clean": NUMBER})  # of no tokens there is none
+        return (None, f"{path} is damaged: {wrong}") if wrong else (found, "")
 
     def check_writable(self) -> None:
         """Before hours are spent on a result. Raises ConfigError."""

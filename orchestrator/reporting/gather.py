@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError, MtcError
-from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, Results, weights_of
+from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, TEST, Results, weights_of
 from orchestrator.evaluating.show import spliced_test
 from orchestrator.features.names import INDEX
 from orchestrator.registry.invocations import read_invocations
@@ -19,14 +19,26 @@ from orchestrator.registry.progress import read_progress
 from orchestrator.reporting.labels import Named, name_all
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
-from orchestrator.shapes import NUMBER, Each, fault
-from orchestrator.status_file import read_status
+from orchestrator.shapes import NUMBER, Each, Maybe, fault
+from orchestrator.status_file import NAME, read_status
 from orchestrator.suite import training_seconds
 from orchestrator.summary import Ended, read_ended
 from orchestrator.verdict import broken_rules
 
 Lines = list[dict[str, Any]]
-_LOGGED = {"step": NUMBER, "tokens": NUMBER}  # of a line of metrics.jsonl
+_NUMBER, _COUNT = Maybe(NUMBER, absent=True), Maybe(int, absent=True)
+_SECONDS = Maybe(Each(NUMBER), absent=True)
+_STAGES = Maybe(Each(Each(NUMBER)), absent=True)
+_LIST = Maybe(list, absent=True)
+# Of a line of metrics.jsonl; of begin.json, end.json and a line of progress.jsonl.
+_LOGGED = {"step": NUMBER, "tokens": NUMBER, "fvu_by_prefix": _LIST}
+_BEGAN = {"began": _NUMBER, "overrides": _LIST, "versions": Maybe(Each(Maybe(str)), absent=True)}
+_ENDED = {"ended": _NUMBER, "step": _COUNT, "rows_trained": _COUNT, "seconds": _SECONDS,
+          "stages": _STAGES, "first_step_s": _NUMBER, "replaced": _LIST,
+          "forwards": Maybe(Each({"passes": _COUNT}), absent=True)}  # fmt: skip
+_DONE_BY = {"at": _NUMBER, "step": _COUNT, "rows_trained": _COUNT, "passes": _COUNT,
+            "stages": _STAGES, "resident_bytes": _SECONDS}  # fmt: skip
+_STATUS = {"step": _COUNT, "steps": _COUNT}
 _DRAWN = {"nonzeros_by_group": [NUMBER], "density_histogram": Each(NUMBER)}
 
 
@@ -97,20 +109,30 @@ class Gathered:
     @property
     def state(self) -> str:
         """Of the run; `prepared` is one that never got to training."""
-        if self.status or not self.invocations:
-            return str(self.status.get("state", "prepared"))
-        last = self.invocations[-1].ended  # a power cut takes status.json, a view
+        if "state" in self.status:
+            return str(self.status["state"])
+        if not self.invocations:  # a power cut takes views, status.json too
+            ended = all(row.state != "unfinished" for row in self.rows)
+            return "done" if ended else "stopped" if self._logged else "prepared"
+        last = self.invocations[-1].ended
         done = last.get("outcome") in ("done", "some failed")
         return "done" if done else "stopped" if last else "killed"
 
     @property
     def step(self) -> int:
         """Of the cell that is furthest behind, as far as that is known."""
-        if "step" in self.status or not self.invocations:
-            return int(self.status.get("step", 0))
-        last = self.invocations[-1]
-        told = [last.ended.get("step"), *(line.get("step") for line in last.progress[-1:])]
-        return int(next((step for step in told if step is not None), 0))
+        told = [self.status.get("step")]
+        for one in self.invocations[-1:]:
+            told += [one.ended.get("step"), *(line.get("step") for line in one.progress[-1:])]
+        return int(next((step for step in told if step is not None), self._logged))
+
+    @property
+    def _logged(self) -> int:
+        """Steps done by the last line of a curve: of what is unfinished, if anything of that is."""
+        last = [(row.state, self.curves[row.id][-1]["step"] + 1)  # steps are counted from 0
+                for row in self.rows if self.curves[row.id]]  # fmt: skip
+        unfinished = [step for state, step in last if state == "unfinished"]
+        return int(min(unfinished, default=0) or max((step for _, step in last), default=0))
 
     @property
     def steps(self) -> int:
@@ -134,14 +156,16 @@ def gather(path: Path) -> Gathered:
         raise ConfigError(f"{path} is just being begun anew; look again in a moment")
     complaints: list[str] = []
     specs = recorded["specs"]
-    rows = tuple(_ended(folder, id, spec, complaints) for id, spec in specs.items())
+    rows = tuple(
+        _drawable(folder, row, complaints) for row in read_ended(folder, list(specs), complaints)
+    )
     splice, problem = _spliced(path, complaints)
     with disk_errors(path, "read"):
         return Gathered(
             path=path,
             at=time.time(),
             recorded=recorded,
-            status=read_status(path) or {},
+            status=_status(path, complaints),
             manifest=_text(folder.manifest),
             plan=_object(folder.plan, complaints),
             rows=rows,
@@ -157,21 +181,27 @@ def gather(path: Path) -> Gathered:
         )
 
 
-def _ended(folder: RunFolder, id: str, spec: Mapping[str, Any], complaints: list[str]) -> Ended:
-    """One whose figures are damaged counts as one that has none."""
-    try:
-        (row,) = read_ended(folder, [id])
-    except ConfigError as error:
-        complaints.append(str(error))
-        return Ended(id, None, None, folder.transcoder(id).final.exists(), spec)
+def _drawable(folder: RunFolder, row: Ended, complaints: list[str]) -> Ended:
+    """One whose figures lack what only figures need counts as one that has none."""
     ordinary = (row.evaluation or {}).get("ordinary")
     if row.evaluation and (wrong := fault(ordinary, _DRAWN)):
-        complaints.append(f"{folder.transcoder(id).evaluation} is damaged: ordinary.{wrong}")
+        complaints.append(f"{folder.transcoder(row.id).evaluation} is damaged: ordinary.{wrong}")
         return replace(row, evaluation=None)
     return row
 
 
+def _status(path: Path, complaints: list[str]) -> Mapping[str, Any]:
+    found = read_status(path)
+    if wrong := fault(found or {}, _STATUS):
+        found = None
+    if found is None and (path / NAME).exists():
+        complaints.append(f"{path / NAME} is damaged" + (f": {wrong}" if wrong else ""))
+    return found or {}
+
+
 def _spliced(path: Path, complaints: list[str]) -> tuple[dict[str, Any] | None, str]:
+    if wrong := Results(path / EVALUATIONS / TEST).damage(SPLICE):
+        complaints.append(wrong)
     try:
         return spliced_test(path)
     except MtcError as error:  # weights that cannot be read: the rest can
@@ -188,7 +218,9 @@ def _texts(path: Path, complaints: list[str]) -> Iterator[Mapping[str, Any]]:
         complaints.append(str(error))
         return
     for folder in folders:
-        found = {name: Results(folder).read(name) for name in (QUALITY, SPLICE)}
+        results = Results(folder)
+        complaints += filter(None, map(results.damage, (QUALITY, SPLICE)))
+        found = {name: results.read(name) for name in (QUALITY, SPLICE)}
         for name, one in found.items():
             if one and one["weights"] != weights:
                 told = f"{folder.name}/{name} is of other transcoders, or of fewer"
@@ -202,8 +234,18 @@ def _invocations(path: Path, complaints: list[str]) -> Iterator[Invoked]:
     for row in read_invocations(path):
         if row.damaged:
             complaints.append(f"invocations: {row.damaged}")
-        began, ended = (json.loads(text) if text else {} for text in (row.at_begin, row.at_end))
-        yield Invoked(row.number, began, ended, read_progress(path, row.number))
+        found = {}
+        for end, text, shape in (("begin", row.at_begin, _BEGAN), ("end", row.at_end, _ENDED)):
+            found[end] = json.loads(text) if text else {}
+            if wrong := fault(found[end], shape):
+                complaints.append(f"invocations: {row.number:04d}.{end}.json is damaged: {wrong}")
+                found[end] = {}
+        lines = read_progress(path, row.number)
+        whole = [line for line in lines if not fault(line, _DONE_BY)]
+        if odd := len(lines) - len(whole):
+            told = f"line{'s' * (odd != 1)} of {row.number:04d}.progress.jsonl"
+            complaints.append(f"invocations: {odd} {told} damaged")
+        yield Invoked(row.number, found["begin"], found["end"], whole)
 
 
 def _curve(path: Path, complaints: list[str]) -> Lines:

@@ -65,7 +65,7 @@ def mark(run: Gathered, id: str) -> tuple[str, str]:
     if row.failure and not row.done:
         return BAD, "✗ stopped"
     if row.evaluation is None:
-        return NONE, "· not finished"
+        return NONE, "· no figures" if row.done else "· not finished"
     words = [rule.what for rule in RULES if rule.name in run.broken[id]]
     return (BAD, f"✗ {'; '.join(words)}") if words else (GOOD, "✓ good")
 

@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from orchestrator.evaluating.evaluate import Wanted, evaluate
+from orchestrator.evaluating.listener import QUIET
+from orchestrator.run_folder.folder import RunFolder
 from tests.orchestrator.registry.runs import make_run
 
 
@@ -35,3 +38,14 @@ def mixed(_mixed, tmp_path):
     """Layer 0 is done, 1 in training, 2 has failed, 3 waits; written without a model."""
     shutil.copytree(_mixed, tmp_path / "t")
     return tmp_path / "t"
+
+
+@pytest.fixture
+def with_text(reference, tmp_path):
+    """A finished run, a text of the user's, and where what was measured on it is."""
+    run = shutil.copytree(reference[1], tmp_path / "small")
+    mine = tmp_path / "mine.txt"
+    mine.write_text("\n\n".join(f"Sentence {i} of mine." for i in range(300)))
+    evaluate(RunFolder(tmp_path, "small"), Wanted(text=str(mine), tokens=64, prefixes=False), QUIET)
+    (folder,) = run.glob("evaluations/text-*")
+    return run, mine, folder

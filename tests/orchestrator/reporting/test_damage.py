@@ -6,11 +6,8 @@ import shutil
 
 import pytest
 
-from orchestrator.evaluating.evaluate import Wanted, evaluate
-from orchestrator.evaluating.listener import QUIET
 from orchestrator.reporting.comparing import compare
 from orchestrator.reporting.gather import gather
-from orchestrator.run_folder.folder import RunFolder
 from tests.orchestrator.registry.runs import transcoder
 from tests.orchestrator.reporting.pages import page_of, words_of
 
@@ -75,16 +72,6 @@ def test_a_splice_that_lacks_something_was_not_measured(finished, harm):
     assert "Not measured by this version" in page
 
 
-@pytest.fixture
-def with_text(reference, tmp_path):
-    run = shutil.copytree(reference[1], tmp_path / "small")
-    mine = tmp_path / "mine.txt"
-    mine.write_text("\n\n".join(f"Sentence {i} of mine." for i in range(300)))
-    evaluate(RunFolder(tmp_path, "small"), Wanted(text=str(mine), tokens=64, prefixes=False), QUIET)
-    (folder,) = run.glob("evaluations/text-*")
-    return run, mine, folder
-
-
 def test_results_on_a_text_of_the_users_that_lack_something_are_left_out(with_text):
     run, mine, folder = with_text
     (folder / "quality.json").write_text('{"version": 1}')
@@ -110,4 +97,4 @@ def test_without_a_status_the_last_invocation_tells_how_it_stands(finished):
     run = gather(finished)
     assert run.state == "killed" and run.step == 40, "as its progress says"
     shutil.rmtree(finished / "invocations")
-    assert (gather(finished).state, gather(finished).step) == ("prepared", 0)
+    assert (gather(finished).state, gather(finished).step) == ("done", 40), "as its curves say"
