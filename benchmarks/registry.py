@@ -85,6 +85,7 @@ def write_run(root: Path, number: int, count: int) -> Path:
     spliced = {spec.id: _splice(_fvu(number, layer)) for layer, spec in enumerate(specs)}
     _write(run / "evaluations" / "test" / "splice.json", {
         "version": 1, "weights": {id: _sha(id) for id in ids}, "tokens": 1024,
+        "ce_clean": 3.3,
         "transcoders": spliced, "joint": None, "left_out": {}, "text": {"path": None},
     })  # fmt: skip
     return run

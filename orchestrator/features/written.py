@@ -63,8 +63,7 @@ class Written:
                     "replace; choose another --out, or move it away"
                 )
         index = self.folder / INDEX
-        ours = index.exists() and not any(self.folder.glob(f"*/{ABOUT}"))
-        if ours:
+        if index.exists() and not any(self.folder.glob(f"*/{ABOUT}")):
             raise ConfigError(
                 f"{index} is there without features beside it, so it is not ours to replace; "
                 "choose another --out, or move it away"
@@ -96,7 +95,7 @@ class Written:
             "no_tokens": records.no_tokens or None,
         }
         with disk_errors(self.folder, "written"), new_folder(self.folder / id) as temporary:
-            rows = []
+            rows, has_page = [], _has_page(records)
             with open(temporary / LATENTS, "w", encoding="utf-8") as lines:
                 for page in _pages(records):
                     for record in page:
@@ -104,7 +103,7 @@ class Written:
                     on = [record for record in page if record["fired"]]
                     if on:
                         name = page_name(page[0]["latent"])
-                        html = latents_page(about, on, _has_page(records))
+                        html = latents_page(about, on, has_page)
                         (temporary / name).write_text(html, encoding="utf-8")
                     rows += page
             html = table_page(about, rows)

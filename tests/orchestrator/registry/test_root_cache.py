@@ -92,7 +92,7 @@ def eval_ends(run: Path) -> None:
 def eval_ends_for_the_first_time(run: Path) -> None:
     shutil.rmtree(run / EVALUATIONS)
     rows(run.parent)
-    found = {"weights": {}, "transcoders": {}, "tokens": 1}
+    found = {"weights": {}, "transcoders": {}, "tokens": 1, "ce_clean": 3.3}
     Results(run / EVALUATIONS / TEST).write(SPLICE, found)
 
 
