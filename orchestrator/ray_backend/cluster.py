@@ -33,6 +33,7 @@ if _TOKEN.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.key
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray  # noqa: E402
+from ray._private import utils as _ray_utils  # noqa: E402
 from ray._private import worker as _ray_worker  # noqa: E402
 
 from orchestrator.ray_backend.explain import not_started, one_line  # noqa: E402
@@ -228,15 +229,20 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray puts its own handler in the place of ours, and exits. Raises Interrupted for a signal
-    that went there."""
+    """Ray puts its own handler in the place of ours, and exits, from wherever it is just then: a
+    process that had half a connection crashed on its way out, once in twenty (2.60). Raises
+    Interrupted for a signal that went there all the same."""
     handler = getsignal(SIGTERM)
+    before = getattr(_ray_utils, "set_sigterm_handler", None)
     try:
+        _ray_utils.set_sigterm_handler = lambda handler: None
         yield
     except SystemExit:
         signal(SIGTERM, handler)
         raise_signal(SIGTERM)  # to whom it was meant for
         raise Interrupted from None
     finally:
+        if before:
+            _ray_utils.set_sigterm_handler = before
         signal(SIGTERM, handler)
         forget_alarm()
