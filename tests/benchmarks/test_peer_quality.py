@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from benchmarks.peer_quality import Score, held_out_quality, our_coders, topk_coder
-from benchmarks.peer_workload import prepare
+from benchmarks.peer_workload import prepare, training_contexts
 from mtc_core.model.model_source import load_model
 from tests.e2e.runs import run_here
 
@@ -91,3 +91,13 @@ def test_the_others_get_at_least_as_many_rows_of_the_same_text_and_none_held_out
     held = {tuple(ids) for ids in store.holdout("test").ids_CT}
     given = {tuple(ids) for ids in ids_CT}
     assert given <= training and not given & held and len(given) > 0.9 * len(ids_CT)
+
+
+def test_where_the_text_is_short_the_others_get_it_again_in_another_order(workload):
+    window = workload.store().windows[0].contexts()
+    steps = 2 * window.n_rows // workload.batch_tokens + 3
+    ids_CT = training_contexts(workload, steps)
+    n = len(window.ids_CT)
+    assert int((~np.isin(ids_CT, workload.special_ids)).sum()) >= steps * workload.batch_tokens
+    first, second = ([tuple(ids) for ids in ids_CT[i * n : (i + 1) * n]] for i in range(2))
+    assert sorted(first) == sorted(second) and first != second
