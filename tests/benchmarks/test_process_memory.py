@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from benchmarks import process_memory
 from benchmarks.process_memory import PeakMemory, pss_bytes
 
 MIB = 2**20
@@ -20,6 +21,14 @@ if os.fork() == 0:
     own = b"y" * (32 * 2**20)
 print("there", flush=True)
 sys.stdin.read()
+"""
+# One that takes 24 MiB more at each line of input.
+GROWING = """
+import sys
+kept = []
+for line in sys.stdin:
+    kept.append(b"x" * (24 * 2**20))
+    print("taken", flush=True)
 """
 # One whose child ends at a line of input, and leaves a child of its own.
 ORPHAN = """
@@ -56,14 +65,14 @@ def family():
 
 
 def test_a_child_counts_and_what_both_share_counts_once(family):
-    with PeakMemory(family.pid, every_s=0.05) as memory:
+    with PeakMemory(family.pid, every_s=0.05, at_least_every_s=0) as memory:
         more_samples(memory)
     assert len(memory.at_peak) == 2
     assert 96 * MIB <= memory.peak_bytes < 96 * MIB + 30 * MIB
 
 
 def test_the_peak_stays_when_the_processes_are_gone(family):
-    with PeakMemory(family.pid, every_s=0.05) as memory:
+    with PeakMemory(family.pid, every_s=0.05, at_least_every_s=0) as memory:
         more_samples(memory)
         peak = memory.peak_bytes
         family.stdin.close()
@@ -81,7 +90,7 @@ def test_a_child_whose_parent_has_ended_still_counts():
         pass_fds=[end],
     ) as process:
         assert process.stdout.readline() == b"there\n"
-        with PeakMemory(process.pid, every_s=0.05) as memory:
+        with PeakMemory(process.pid, every_s=0.05, at_least_every_s=0) as memory:
             more_samples(memory)
             os.write(leave, b"x")
             assert process.stdout.readline() == b"gone\n"
@@ -91,3 +100,23 @@ def test_a_child_whose_parent_has_ended_still_counts():
         process.stdin.close()
     os.close(end), os.close(leave)
     assert memory.peak_bytes > 48 * MIB
+
+
+def test_growth_is_seen_though_memory_is_seldom_read(monkeypatch):
+    reads = []
+    monkeypatch.setattr(
+        process_memory, "pss_bytes", lambda pid: reads.append(pid) or pss_bytes(pid)
+    )
+    command = [sys.executable, "-u", "-c", GROWING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with PeakMemory(process.pid, every_s=0.02, at_least_every_s=1000) as memory:
+            for taken in (1, 2, 3):
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == b"taken\n"
+                more_samples(memory)
+                assert memory.peak_bytes > taken * 24 * MIB
+            steady = len(reads)
+            more_samples(memory, 10)
+        process.stdin.close()
+    assert len(reads) == steady, "nothing has grown since"
