@@ -1,0 +1,82 @@
+"""Which runs are made: of a round, and of other learning rates."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers
+from benchmarks.peer_runs import Outcome
+from benchmarks.peer_workload import Workload
+
+WORKLOAD = Workload(folder=Path("nowhere"), text="a.txt", d_model=576, special_ids=[0])
+
+
+def outcome(run, **facts):
+    return Outcome(
+        run=run, tokens_per_second=1.0, peak_pss_bytes=1, processes_at_peak={}, wall_s=1.0,
+        rows=1, weights=Path("weights"), facts=facts,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What would be run, instead of running it."""
+    seen = []
+
+    def note(run, workload, folder, python):
+        seen.append((run, folder.name))
+        return outcome(run)
+
+    monkeypatch.setattr(peers, "run_tool", note)
+    return seen
+
+
+def test_each_tool_is_tried_at_multiples_of_its_own_default(asked):
+    args = peers.arguments(["--lrs", "2", "0.5", "--dtype", "bfloat16", "--sparsify-bfloat16"])
+    runs = peers.wanted(args)
+    assert list(runs) == ["ours", "sparsify", "sparsify-bfloat16", "saelens"]
+    done = [outcome(run, lr=0.01) for run in runs.values()]
+    trials = peers.lr_trials(args, WORKLOAD, Path("root"), Path("python"), done + done)
+    ours = 2e-4 / (4608 / 16384) ** 0.5
+    assert [(run.tool, run.dtype, run.lr, name) for run, name in asked] == [
+        ("ours", "bfloat16", 2 * ours, "ours-lr-2"),
+        ("ours", "bfloat16", 0.5 * ours, "ours-lr-0.5"),
+        ("sparsify", "float32", 0.02, "sparsify-lr-2"),
+        ("sparsify", "float32", 0.005, "sparsify-lr-0.5"),
+    ]
+    assert [trial.run.lr is None for trial in trials] == [True, False, False] * 2
+    assert {run.steps for run, _ in asked} == {args.steps}, "equal tokens"
+
+
+def test_without_learning_rates_the_first_round_alone_is_judged(asked):
+    args = peers.arguments(["--only", "ours"])
+    done = [outcome(run) for run in peers.wanted(args).values()]
+    assert peers.lr_trials(args, WORKLOAD, Path("root"), Path("python"), done + done) == done
+    assert asked == []
+
+
+def test_the_default_learning_rate_of_ours_is_that_of_a_manifest():
+    from mtc_core.config import TrainConfig, TranscoderSpec
+    from mtc_core.sites import Site
+
+    spec = TranscoderSpec(
+        source=Site.at(0, "mlp_in"), target=Site.at(0, "mlp_out"),
+        group_sizes=tuple(WORKLOAD.group_sizes), k=32,
+    )  # fmt: skip
+    (ours,) = peers.wanted(peers.arguments(["--only", "ours"])).values()
+    train = TrainConfig(tokens=10**6, batch_tokens=2048)
+    assert peers.default_lr(outcome(ours), WORKLOAD) == pytest.approx(train.lr_of(spec))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--steps", "10"], "--steps 10: must be a multiple of 4"),
+        (["--saelens-steps", "4"], "--saelens-steps 4: no step is left after --warmup 4"),
+        (["--warmup", "2"], "--warmup 2: must be a multiple of 4"),
+    ],
+)
+def test_steps_that_cannot_be_timed_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit):
+        peers.arguments(words)
+    assert said in capsys.readouterr().err
