@@ -107,14 +107,20 @@ class Suite:
 class GemmBound:
     """The matrix products that any implementation needs: model blocks and encoders."""
 
-    def __init__(self, args: argparse.Namespace, loaded: LoadedModel, rows: int) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        loaded: LoadedModel,
+        rows: int,
+        model_dtype: torch.dtype = torch.float32,
+    ) -> None:
         shape, self.args = loaded.shape, args
         compute = getattr(torch, args.dtype)
         d, kv = shape.d_model, shape.n_kv_heads * shape.d_head
         q = shape.n_heads * shape.d_head
         sizes = [(d, q), (d, kv), (d, kv), (q, d), (shape.d_mlp, d)]
         sizes += [(d, shape.d_mlp)] * (2 if shape.gated_mlp else 1)
-        make = lambda *size, dtype=torch.float32: torch.randn(  # noqa: E731
+        make = lambda *size, dtype=model_dtype: torch.randn(  # noqa: E731
             *size, dtype=dtype, device=args.device
         )
         self.model = [make(outer, inner) for inner, outer in sizes]

@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.peers_environment import make_readable
 from mtc_core import MatryoshkaTranscoder
 from orchestrator.cli import cli
-from tests.conformance.peers import make_readable
 from tests.conformance.suites import KINDS, Suite, above_threshold, expected
 
 # Program of tests/conformance that asks a tool -> name of the format it reads.

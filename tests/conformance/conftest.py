@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers_environment import NotInstalled, peers_python
 from tests.conformance.cases import DAMAGED, WHOLE, damage_case, write_case
-from tests.conformance.peers import NotInstalled, ask, peers_python
+from tests.conformance.peers import ask
 from tests.conformance.suites import KINDS, train
 
 FIGURES = ("acts", "y", "features", "logits")

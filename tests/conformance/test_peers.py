@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.conformance import peers
+from benchmarks import peers_environment as peers
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def commands(monkeypatch):
 
 @pytest.fixture
 def requirements(monkeypatch, tmp_path):
-    file = tmp_path / "requirements.txt"
+    file = tmp_path / "peers-requirements.txt"
     file.write_text("torch==9999.0\n")
     monkeypatch.setattr(peers, "REQUIREMENTS", file)
     return file
