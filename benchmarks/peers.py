@@ -67,6 +67,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="all that was measured")
     parser.add_argument("--root", type=Path, help="keep runs here; must not exist")
     args = parser.parse_args(words)
+    if Path(args.text).exists():  # our run has a folder of its own
+        args.text = str(Path(args.text).resolve())
     counts = {"--steps": args.steps, "--saelens-steps": args.saelens_steps}
     for option, steps in {**counts, "--warmup": args.warmup}.items():
         if steps % BLOCK_STEPS or steps <= 0:

@@ -35,6 +35,7 @@ from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
+from orchestrator.cells.kept_memory import keep_freed_memory
 
 STAGES = ("forward", "scale", "encode", "select", "gradients", "aux", "optimizer", "counters")
 
@@ -156,6 +157,7 @@ def stage_shares(suite: Suite, b: int) -> dict[str, float]:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     loaded = load_model(args.model, device=args.device)
     with tempfile.TemporaryDirectory() as folder:
         suite = Suite(args, loaded, Path(folder))

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtc_core.selection import BatchTopK, Kept, largest, topk_lowest_index, topk_rows
+from mtc_core.selection import (
+    BatchTopK,
+    Kept,
+    few_above,
+    largest,
+    topk_lowest_index,
+    topk_rows,
+)
 
 
 def reference(pre, budget):
@@ -202,3 +209,21 @@ def test_rounded_values_near_the_filter_do_not_change_the_result():
         found = select(rounded_BF, budget, lambda flat_n: exact_BF.flatten()[flat_n])
         assert torch.equal(found.rows_n, wanted.rows_n)
         assert torch.equal(found.latents_n, wanted.latents_n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@given(
+    size=st.integers(0, 400), bound=st.sampled_from([0.0, 0.5, 1.0, 2.5, -1.0]), seed=st.integers()
+)
+@settings(max_examples=60, deadline=None)
+def test_the_few_above_a_bound_are_those_that_torch_finds(dtype, size, bound, seed):
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    values = (torch.randn(size, generator=generator) * 2).round(decimals=1).to(dtype)
+    for odd, share in ((torch.nan, 0.05), (torch.inf, 0.05), (-torch.inf, 0.05), (-0.0, 0.1)):
+        values[torch.rand(size, generator=generator) < share] = odd
+    bound = float(torch.tensor(bound).to(dtype))
+    wanted = (values > bound).nonzero().squeeze(1)
+    assert torch.equal(few_above(values.requires_grad_(), bound), wanted)
+    values = torch.cat([values, values])[: size // 8 * 8]  # of whole words
+    wanted = (values > bound).nonzero().squeeze(1)
+    assert torch.equal(few_above(values, bound), wanted)
