@@ -7,6 +7,8 @@ import pytest
 from benchmarks import peers
 from benchmarks.peer_runs import Outcome
 from benchmarks.peer_workload import Workload
+from mtc_core.config import TranscoderSpec
+from mtc_core.sites import Site
 
 WORKLOAD = Workload(folder=Path("nowhere"), text="a.txt", d_model=576, special_ids=[0])
 
@@ -56,16 +58,14 @@ def test_without_learning_rates_the_first_round_alone_is_judged(asked):
 
 
 def test_the_default_learning_rate_of_ours_is_that_of_a_manifest():
-    from mtc_core.config import TrainConfig, TranscoderSpec
-    from mtc_core.sites import Site
-
     spec = TranscoderSpec(
-        source=Site.at(0, "mlp_in"), target=Site.at(0, "mlp_out"),
-        group_sizes=tuple(WORKLOAD.group_sizes), k=32,
-    )  # fmt: skip
+        source=Site.at(0, "mlp_in"),
+        target=Site.at(0, "mlp_out"),
+        group_sizes=tuple(WORKLOAD.group_sizes),
+        k=32,
+    )
     (ours,) = peers.wanted(peers.arguments(["--only", "ours"])).values()
-    train = TrainConfig(tokens=10**6, batch_tokens=2048)
-    assert peers.default_lr(outcome(ours), WORKLOAD) == pytest.approx(train.lr_of(spec))
+    assert peers.default_lr(outcome(ours), WORKLOAD) == pytest.approx(spec.learning_rate)
 
 
 @pytest.mark.parametrize(
