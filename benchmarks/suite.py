@@ -37,7 +37,7 @@ from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
 from orchestrator.cells.kept_memory import keep_freed_memory
 
-STAGES = ("forward", "scale", "encode", "select", "gradients", "aux", "optimizer", "counters")
+STAGES = ("forward", "scale", "encode", "select", "rows", "aux", "update", "counters")
 
 
 def arguments() -> argparse.Namespace:
@@ -50,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--blocks", type=int, default=6, help="measured blocks of 4 steps")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--kernels", choices=("auto", "torch", "numba"), default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
@@ -61,7 +62,9 @@ class Suite:
     def __init__(self, args: argparse.Namespace, loaded: LoadedModel, folder: Path) -> None:
         d = loaded.shape.d_model
         unit = d * args.expansion // 8
-        self.train = TrainConfig(tokens=10**9, batch_tokens=args.batch, dtype=args.dtype)
+        self.train = TrainConfig(
+            tokens=10**9, batch_tokens=args.batch, dtype=args.dtype, kernels=args.kernels
+        )
         self.specs = [
             TranscoderSpec(
                 source=Site.at(layer, "resid_mid"),
@@ -173,6 +176,7 @@ def main() -> None:
     ours = [rows / suite_s for suite_s, _ in pairs]
     fraction = [bound_s / suite_s for suite_s, bound_s in pairs]
     print(f"model      {loaded.description}, first {args.layers} layers, {args.dtype}")
+    print(f"kernels    {suite.trainers[0].kernels.name}")
     print(
         f"machine    {platform.processor() or platform.machine()}, {args.threads} threads, torch "
         f"{torch.__version__}, transformers {transformers.__version__}, "

@@ -13,6 +13,8 @@ B rows · D dead latents · I, O source and target widths
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,22 @@ from mtc_core.objective import Batch, Weights
 from mtc_core.selection import topk_lowest_index
 
 
-def add_aux_gradients(
-    gradients: Weights,
+@dataclass(frozen=True, slots=True)
+class AuxGradients:
+    """What the auxiliary loss adds to the gradients: rows of dead latents."""
+
+    dead_D: Tensor
+    W_enc_DI: Tensor
+    b_enc_D: Tensor
+    W_dec_DO: Tensor
+
+    def add_to(self, gradients: Weights) -> None:
+        gradients.W_dec.index_add_(0, self.dead_D, self.W_dec_DO)
+        gradients.W_enc.index_add_(0, self.dead_D, self.W_enc_DI)
+        gradients.b_enc.index_add_(0, self.dead_D, self.b_enc_D)
+
+
+def aux_gradients(
     weights: Weights,
     batch: Batch,
     residual_BO: Tensor,
@@ -30,8 +46,8 @@ def add_aux_gradients(
     k_aux: int | None,
     aux_weight: float,
     variance: float,
-) -> Tensor:
-    """Add the gradient of aux_weight · aux in place; return aux (float64 scalar)."""
+) -> tuple[Tensor, AuxGradients]:
+    """aux (float64 scalar), and the gradients of aux_weight · aux."""
     half = max(1, residual_BO.shape[1] // 2)
     k = min(k_aux or half, dead_D.numel())
     scale = min(dead_D.numel() / half, 1.0) / (batch.count * variance)
@@ -46,7 +62,4 @@ def add_aux_gradients(
     aux = (error_BO * weighted_BO).double().sum()
     grad_BO = weighted_BO.mul_(2 * aux_weight)
     grad_BD = (grad_BO @ W_dec_DO.T).mul_(acts_BD > 0)
-    gradients.W_dec.index_add_(0, dead_D, acts_BD.T @ grad_BO)
-    gradients.W_enc.index_add_(0, dead_D, grad_BD.T @ batch.x_BI)
-    gradients.b_enc.index_add_(0, dead_D, grad_BD.sum(0))
-    return aux
+    return aux, AuxGradients(dead_D, grad_BD.T @ batch.x_BI, grad_BD.sum(0), acts_BD.T @ grad_BO)

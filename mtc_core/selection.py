@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,6 +43,35 @@ class Kept:
         return cls.from_flat(flat_n, acts_BF.reshape(-1)[flat_n], acts_BF.shape[1])
 
 
+class Search(Protocol):
+    """How candidates are found and ranked: in every form with the results of `Searching`."""
+
+    def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]: ...
+
+    def least(self, values_N: Tensor, wanted: int) -> float: ...
+
+    def rank(self, flat_n: Tensor, values_n: Tensor, budget: int, d_sae: int) -> Kept: ...
+
+
+class Searching:
+    """In plain torch."""
+
+    def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+        """Ascending indices of the values above a bound that few are above, and those values."""
+        flat_n = few_above(values_N, bound)
+        return flat_n, values_N[flat_n]
+
+    def least(self, values_N: Tensor, wanted: int) -> float:
+        """The `wanted`-th largest value, or 0 if that is not positive."""
+        return float(values_N.topk(wanted, sorted=False).values.min().clamp(min=0))
+
+    def rank(self, flat_n: Tensor, values_n: Tensor, budget: int, d_sae: int) -> Kept:
+        """The `budget` largest positive values, at ascending flat indices; equals go to the
+        lowest."""
+        keep_n = largest(values_n, budget)
+        return Kept.from_flat(flat_n[keep_n], values_n[keep_n], d_sae)
+
+
 class BatchTopK:
     """Keeps the `budget` largest positive entries of a batch.
 
@@ -50,32 +80,45 @@ class BatchTopK:
     """
 
     FEWEST, MOST = 1.2, 1.5  # candidates wanted, as multiples of the budget
+    LOWER = 0.7  # of the bound, where it left too few
 
     def __init__(self, cut: float = 0.0, margin: float = 0.95) -> None:
         self.cut = cut
         self.margin = margin
 
-    def __call__(self, pre_BF: Tensor, budget: int, rescore: Rescore | None = None) -> Kept:
+    def __call__(
+        self,
+        pre_BF: Tensor,
+        budget: int,
+        rescore: Rescore | None = None,
+        search: Search | None = None,
+    ) -> Kept:
         """Select from pre-activations. `rescore` supplies exact values where `pre_BF` is rounded
-        (bf16 leaves thousands of ties at the cut); ranking then uses those."""
+        (bf16 leaves thousands of ties at the cut); ranking then uses those. `search`: a faster
+        form of what this file does, with equal results."""
+        search = search or Searching()
         # Rounding may have pushed some of the largest below the filter, so leave it room.
         enough = budget if rescore is None else int(budget * self.FEWEST)
-        flat_n = self._candidates(pre_BF, budget, enough)
-        values_n = pre_BF.reshape(-1)[flat_n] if rescore is None else rescore(flat_n)
-        keep_n = largest(values_n, budget)
-        flat_n, values_n = flat_n[keep_n], values_n[keep_n]
-        if flat_n.numel() == budget:
-            self.cut = float(values_n.min()) if budget else 0.0
-        return Kept.from_flat(flat_n, values_n, pre_BF.shape[1])
+        flat_n, values_n = self._candidates(pre_BF.reshape(-1), budget, enough, search)
+        if rescore is not None:
+            values_n = rescore(flat_n)
+        kept = search.rank(flat_n, values_n, budget, pre_BF.shape[1])
+        if kept.acts_n.numel() == budget:
+            self.cut = float(kept.acts_n.min()) if budget else 0.0
+        return kept
 
-    def _candidates(self, pre_BF: Tensor, budget: int, enough: int) -> Tensor:
-        flat_F = pre_BF.reshape(-1)
+    def _candidates(
+        self, flat_F: Tensor, budget: int, enough: int, search: Search
+    ) -> tuple[Tensor, Tensor]:
         if self.cut > 0:
-            flat_n = few_above(flat_F, self.margin * self.cut)
-            self._adapt(flat_n.numel() / max(1, budget))
-            if flat_n.numel() >= enough:
-                return flat_n
-        return self._all_that_could_count(flat_F, budget)
+            found = search.above(flat_F, self.margin * self.cut)
+            self._adapt(found[0].numel() / max(1, budget))
+            if found[0].numel() < enough:  # looking once more is far cheaper than the slow way
+                found = search.above(flat_F, self.LOWER * self.margin * self.cut)
+            if found[0].numel() >= enough:
+                return found
+        flat_n = self._all_that_could_count(flat_F, budget, search)
+        return flat_n, flat_F[flat_n]
 
     def _adapt(self, ratio: float) -> None:
         if ratio > self.MOST:
@@ -83,12 +126,12 @@ class BatchTopK:
         elif ratio < self.FEWEST:
             self.margin = max(0.5, self.margin - 0.01)
 
-    def _all_that_could_count(self, flat_F: Tensor, budget: int) -> Tensor:
+    def _all_that_could_count(self, flat_F: Tensor, budget: int, search: Search) -> Tensor:
         """The slow way: a full top-k, with room for what rounding may have swapped."""
         wanted = min(flat_F.numel(), int(budget * self.FEWEST))
         if not wanted:
             return torch.zeros(0, dtype=torch.long, device=flat_F.device)
-        least = flat_F.topk(wanted, sorted=False).values.min().clamp(min=0)
+        least = search.least(flat_F, wanted)
         return ((flat_F >= least) & (flat_F > 0)).nonzero().squeeze(1)
 
 

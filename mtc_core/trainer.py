@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from mtc_core.aux_loss import add_aux_gradients
+from mtc_core.aux_loss import AuxGradients, aux_gradients
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.errors import CheckpointError, TrainingStopped
 from mtc_core.initial import initial_weights, saved_weights
-from mtc_core.objective import Batch, Objective, Weights, step_gradients
+from mtc_core.kernels.step_kernels import step_kernels
+from mtc_core.objective import Batch, Objective
 from mtc_core.ridge import RidgeTotals
 from mtc_core.selection import BatchTopK, Kept, Rescore, topk_lowest_index, topk_rows
 from mtc_core.sparse import row_dot
@@ -84,6 +85,9 @@ class TranscoderTrainer:
             betas=train.adam_betas,
             fused=True,
         )
+        for parameter in self.weights.tensors().values():
+            self.optimizer.state[parameter] = fresh_moments(parameter)
+        self.kernels = step_kernels(train.kernels, self.device, dtype)
         self.scaler = Scaler(statistics, train.extreme, device=self.device, dtype=dtype)
         sizes = torch.tensor(spec.group_sizes)
         group_of_latent_F = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
@@ -105,11 +109,13 @@ class TranscoderTrainer:
         with record_function("mtc.scale"):
             batch, extreme_B = self.scaler(x_raw_BI, y_raw_BO)
         kept = self._select(batch, extreme_B)
-        with record_function("mtc.gradients"):
-            step = step_gradients(self.weights, batch, kept, self.objective)
+        with record_function("mtc.rows"):
+            passed = self.kernels.pass_rows(
+                self.weights, batch, kept, self.objective, self.workspace
+            )
         with record_function("mtc.aux"):
-            aux = self._aux(step.gradients, batch, step.residual_BO)
-        loss = step.loss(self.spec.weights) + self.spec.aux_weight * aux
+            aux, aux_added = self._aux(batch, passed.residual_BO)
+        loss = passed.loss(self.spec.weights) + self.spec.aux_weight * aux
         # A source row that is not finite selects nothing: the loss alone would not show it.
         loss += 0 * batch.x_BI.sum()
         if not torch.isfinite(loss):
@@ -117,15 +123,19 @@ class TranscoderTrainer:
                 f"the loss is {float(loss)} at step {self.step_index}; lower train.lr, or set "
                 "model.dtype: float32 if the model's activations overflow"
             )
-        with record_function("mtc.optimizer"):
-            self._update(step.gradients)
+        with record_function("mtc.update"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.spec.learning_rate * self.train.lr_factor(self.step_index)
+            self.kernels.update(
+                self.weights, self.optimizer, batch, kept, passed, aux_added, self.objective
+            )
         with record_function("mtc.counters"):
             self._count(kept, batch)
             self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)
         self.step_index += 1
         l0 = kept.acts_n.numel() / batch.count
         variance = self.objective.variance
-        return StepReport(loss, step.fvu_P, variance, aux, l0, extreme_B.double().mean())
+        return StepReport(loss, passed.fvu_P, variance, aux, l0, extreme_B.double().mean())
 
     def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
         """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
@@ -141,7 +151,7 @@ class TranscoderTrainer:
         if self.spec.selection == "topk":
             return topk_rows(pre_BF, self.spec.k, rescore)
         budget = self.spec.k * int(batch.count)
-        kept = self.select(pre_BF, budget, rescore)
+        kept = self.select(pre_BF, budget, rescore, self.kernels)
         self._track_threshold(kept, budget)
         return kept
 
@@ -182,13 +192,12 @@ class TranscoderTrainer:
             first, smallest, torch.lerp(smallest, self.threshold, THRESHOLD_DECAY)
         )
 
-    def _aux(self, gradients: Weights, batch: Batch, residual_BO: Tensor) -> Tensor:
+    def _aux(self, batch: Batch, residual_BO: Tensor) -> tuple[Tensor, AuxGradients | None]:
         if self.step_index % REFRESH_DEAD_STEPS == 0:
             self.dead_D = (self.silent_F >= self.train.dead_after).nonzero().squeeze(1)
         if not self.dead_D.numel() or self.spec.aux_weight == 0:
-            return batch.count.new_zeros((), dtype=torch.float64)
-        return add_aux_gradients(
-            gradients,
+            return batch.count.new_zeros((), dtype=torch.float64), None
+        return aux_gradients(
             self.weights,
             batch,
             residual_BO,
@@ -197,22 +206,6 @@ class TranscoderTrainer:
             aux_weight=self.spec.aux_weight,
             variance=self.objective.variance,
         )
-
-    def _update(self, gradients: Weights) -> None:
-        """Adam on every parameter; decoder rows leave the step at unit norm."""
-        W_dec = self.weights.W_dec
-        # A unit row cannot use the part of its gradient along itself; Adam's moments should not.
-        along_F = (gradients.W_dec * W_dec).sum(1, keepdim=True)
-        gradients.W_dec.addcmul_(W_dec, along_F, value=-1)
-        for parameter, gradient in zip(
-            self.weights.tensors().values(), gradients.tensors().values(), strict=True
-        ):
-            parameter.grad = gradient
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.spec.learning_rate * self.train.lr_factor(self.step_index)
-        self.optimizer.step()
-        self.optimizer.zero_grad()  # drops the tensors: a gradient is as large as the weights
-        W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True))
 
     def _count(self, kept: Kept, batch: Batch) -> None:
         """Rows since each latent last fired: a kept value above 0, not a mere selection."""
@@ -233,9 +226,8 @@ class TranscoderTrainer:
         """Everything that a later step depends on, as tensors (shared with the trainer)."""
         tensors = dict(self.weights.tensors())
         for name, parameter in self.weights.tensors().items():
-            moments = self.optimizer.state.get(parameter, {})
             for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"adam.{name}.{key}"] = moments.get(key, torch.zeros_like(parameter))
+                tensors[f"adam.{name}.{key}"] = self.optimizer.state[parameter][key]
         tensors |= {f"statistics.{k}": v for k, v in self.statistics.tensors().items()}
         tensors |= {f"ridge.{k}": v for k, v in self.ridge.tensors().items()}
         tensors |= {
@@ -275,17 +267,22 @@ class TranscoderTrainer:
                     f"{list(parameter.shape)} in the manifest; they are of different transcoders"
                 )
             parameter.copy_(state[name])
-            if int(step):
-                self.optimizer.state[parameter] = {
-                    "step": step.clone().to(self.device),
-                    **{
-                        key: state[f"adam.{name}.{key}"].to(self.device, copy=True)
-                        for key in ("exp_avg", "exp_avg_sq")
-                    },
-                }
+            moments = self.optimizer.state[parameter]
+            moments["step"].copy_(step)
+            for key in ("exp_avg", "exp_avg_sq"):
+                moments[key].copy_(state[f"adam.{name}.{key}"])
         self.ridge.load({k: state[f"ridge.{k}"] for k in self.ridge.tensors()})
         self.step_index = int(state["step"])
         self.threshold = state["threshold"].clone()
         self.select.cut, self.select.margin = state["filter"].tolist()
         self.silent_F.copy_(state["silent"])
         self.dead_D = state["dead"].to(self.device, copy=True)
+
+
+def fresh_moments(parameter: Tensor) -> dict[str, Tensor]:
+    """What torch.optim.Adam(fused=True) keeps of a parameter before its first step."""
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }

@@ -10,6 +10,7 @@ from typing import Any
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
 from mtc_core.errors import CheckpointError, ConfigError
+from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import load_tokenizer, model_commit
@@ -80,6 +81,7 @@ def open_run(
     found = folder.examine(manifest, resolve(manifest, shape.n_layers, here.cores))
     finished = found.resumed and not folder.unfinished(found.resolved["specs"])
     manifest = _with_threads(manifest, found.resolved["resources"]["threads"])
+    manifest = _with_kernels(manifest, found.resolved["pins"] if found.resumed else None)
     inventory = here if finished else inventory_of(root, manifest)
     text = [] if finished else source_listing(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes(text))
@@ -111,6 +113,14 @@ def _with_threads(manifest: Manifest, threads: int) -> Manifest:
     """`auto` is settled when a run begins, maybe on another machine."""
     resources = manifest.resources.model_copy(update={"threads": threads})
     return manifest.model_copy(update={"resources": resources})
+
+
+def _with_kernels(manifest: Manifest, pins: dict[str, Any] | None) -> Manifest:
+    """Those that the run began with; before there was a choice it was torch."""
+    wanted = manifest.train.kernels if pins is None else pins.get("kernels", "torch")
+    kernels = resolve_kernels(wanted)
+    train = manifest.train.model_copy(update={"kernels": kernels})
+    return manifest.model_copy(update={"train": train})
 
 
 def _notes(found: Found) -> Iterator[str]:
@@ -187,6 +197,7 @@ def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
     return {
         "model": model_commit(manifest.model.name, manifest.model.revision),
         "dataset": dataset_commit(manifest.data.config()),
+        "kernels": manifest.train.kernels,
         "provider": resolve_provider(shape, sites, manifest.model.provider),
     }
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PrivateAttr
 
-from mtc_core.config import ComputeDtype, Extreme, Selection, TrainConfig
+from mtc_core.config import ComputeDtype, Extreme, Kernels, Selection, TrainConfig
 from mtc_core.tokens.data_config import DataConfig
 from orchestrator.manifest.keys import ENTRY, SITE, Section, key, part
 from orchestrator.manifest.scalars import (
@@ -133,10 +133,15 @@ class TrainSection(Section):
         "rows",
     )
     log_every_steps: Annotated[int, count()] = key("Steps between two metrics.", 10, "steps")
+    kernels: Annotated[Kernels, choice("auto", "torch", "numba")] = key(
+        "What computes a step on a CPU: loops compiled by `numba`, or plain `torch`, which sums in "
+        "another order; `auto` takes numba where it is installed, for the life of the run.",
+        AUTO,
+    )
 
     def config(self) -> TrainConfig:
         given: dict[str, Any] = self.model_dump(exclude={"lr"})
-        autos = {name: None for name, value in given.items() if value == AUTO}
+        autos = {name: None for name, value in given.items() if value == AUTO and name != "kernels"}
         return TrainConfig(**(given | autos))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest import Manifest, check_model, expand
 from orchestrator.planning import costs
@@ -69,9 +70,9 @@ class Plan:
     """Everything that `run` will do, and what it takes.
 
     device: where, in words: `cpu`, `cuda:0`, or `cuda:0-3`. threads None: as many as the machine
-    has cores, which nobody knows yet. memories: by device, what all processes on it need.
-    memory_device: the fullest. producers and exchange: where the topology is split. predicted: of
-    the best layout of each topology that there is room for."""
+    has cores, which nobody knows yet. kernels: what computes the steps. memories: by device, what
+    all processes on it need. memory_device: the fullest. producers and exchange: where the topology
+    is split. predicted: of the best layout of each topology that there is room for."""
 
     name: str
     model: str
@@ -79,6 +80,7 @@ class Plan:
     why: str
     device: str
     threads: int | None
+    kernels: str
     transcoders: tuple[TranscoderPlan, ...]
     cells: tuple[CellPlan, ...]
     producers: tuple[ProducerPlan, ...]
@@ -148,6 +150,7 @@ def make_plan(
         why=layout.why,
         device=device_names(layout.placement.devices, inventory.node_gpus),
         threads=layout.placement.threads,
+        kernels=_kernels(manifest, layout),
         transcoders=transcoders,
         cells=layout.cells,
         producers=layout.producers,
@@ -165,6 +168,14 @@ def make_plan(
             *layout.placement.notes,
         ),
     )
+
+
+def _kernels(manifest: Manifest, layout: Layout) -> str:
+    used = {
+        resolve_kernels(manifest.train.kernels) if cell.device == "cpu" else "torch"
+        for cell in layout.cells
+    }
+    return " and ".join(sorted(used))
 
 
 def _size(parts: Sequence[Part]) -> int:

@@ -97,15 +97,15 @@ class Counted(BatchTopK):
         self.slow = 0
         self.ratios = []
 
-    def _all_that_could_count(self, flat_F, budget):
+    def _all_that_could_count(self, flat_F, budget, search):
         self.slow += 1
-        return super()._all_that_could_count(flat_F, budget)
+        return super()._all_that_could_count(flat_F, budget, search)
 
-    def _candidates(self, pre_BF, budget, enough):
+    def _candidates(self, flat_F, budget, enough, search):
         slow_before = self.slow
-        found = super()._candidates(pre_BF, budget, enough)
+        found = super()._candidates(flat_F, budget, enough, search)
         if self.slow == slow_before:
-            self.ratios.append(found.numel() / budget)
+            self.ratios.append(found[0].numel() / budget)
         return found
 
 

@@ -46,6 +46,7 @@ REFUSED = {
     "train.decay_fraction": ("0.5", "was 0.2, now 0.5"),
     "train.dead_after_tokens": ("1M", 'was "auto", now 1000000'),
     "train.log_every_steps": ("1", "was 10, now 1"),
+    "train.kernels": ("torch", 'was "auto", now "torch"'),
     "defaults.group_sizes": ("[768, 768]", "was [768, 1536], now [768, 768]"),
     "defaults.k": ("32", "was 64, now 32"),
     "defaults.selection": ("topk", 'was not given, now "topk"'),

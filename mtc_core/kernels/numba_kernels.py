@@ -1,0 +1,194 @@
+"""A training step on a CPU in float32, by compiled loops; torch_kernels.py is its slow twin.
+
+Two passes instead of a dozen: by row from the kept activations to their gradients, by latent from
+there to new weights. Selections are equal to torch's; sums are taken in another order.
+
+B rows · M groups (and prefixes) · F latents · D dead latents · I, O source and target widths ·
+n nonzeros
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtc_core.aux_loss import AuxGradients
+from mtc_core.kernels import loops
+from mtc_core.kernels.row_pass import RowPass, bias_term, losses
+from mtc_core.kernels.threads import PARTS, even_cuts, spread
+from mtc_core.kernels.torch_kernels import base_gradients
+from mtc_core.objective import Batch, Objective, Weights
+from mtc_core.selection import Kept, Searching
+from mtc_core.workspace import Workspace
+
+BY_LATENT = ("W_enc", "b_enc", "W_dec")
+LANES = 32  # entries that are looked at together
+LATENT_COST = 10  # what a latent's Adam step takes, in nonzeros
+
+
+class NumbaKernels(Searching):
+    """Loops of mtc_core/kernels/loops.py, on torch's number of threads."""
+
+    name = "numba"
+
+    def __init__(self) -> None:
+        self._found = np.empty(0, np.int64)  # pages are touched only where something is found
+        self._values: dict[Any, Any] = {}
+
+    def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+        """Ascending indices of the values above a bound that few are above, and those values."""
+        assert bound >= 0, bound
+        values, limits = values_N.detach(), values_N.new_tensor([bound, math.inf])
+        if values.dtype == torch.bfloat16:
+            # Bits of what is not negative are in the order of the values; numpy has no bfloat16.
+            values, limits = values.view(torch.int16), limits.view(torch.int16)
+        array, (low, high) = values.numpy(), limits.numpy()
+        indices, found = self._room(array)
+        cuts = even_cuts(array.size)
+        counts = spread(loops.above, cuts, LANES, array, low, high, indices, found)
+        parts = [slice(first, first + n) for first, n in zip(cuts, counts, strict=False)]
+        flat_n = torch.from_numpy(np.concatenate([indices[part] for part in parts]))
+        values_n = torch.from_numpy(np.concatenate([found[part] for part in parts]))
+        return flat_n, values_n.view(values_N.dtype)
+
+    def _room(self, array: Any) -> tuple[Any, Any]:
+        if self._found.size < array.size:
+            self._found = np.empty(array.size, np.int64)
+            self._values.clear()
+        if array.dtype not in self._values:
+            self._values[array.dtype] = np.empty(self._found.size, array.dtype)
+        return self._found, self._values[array.dtype]
+
+    def least(self, values_N: Tensor, wanted: int) -> float:
+        """The `wanted`-th largest value, or 0 if that is not positive."""
+        if values_N.dtype != torch.float32:
+            return super().least(values_N, wanted)
+        bits = loops.least(*_arrays(values_N.detach().view(torch.int32)), wanted)
+        return float(np.array(bits, np.int32).view(np.float32))
+
+    def rank(self, flat_n: Tensor, values_n: Tensor, budget: int, d_sae: int) -> Kept:
+        """The `budget` largest positive values, at ascending flat indices; equals go to the
+        lowest."""
+        size = min(budget, flat_n.numel())
+        kept = [flat_n.new_empty(size), flat_n.new_empty(size), values_n.new_empty(size)]
+        values = values_n.contiguous()
+        bits = values.view(torch.int32)
+        n = loops.rank(*_arrays(flat_n, values, bits), budget, d_sae, *_arrays(*kept))
+        return Kept(*(part[:n] for part in kept))
+
+    def pass_rows(
+        self,
+        weights: Weights,
+        batch: Batch,
+        kept: Kept,
+        objective: Objective,
+        workspace: Workspace,
+    ) -> RowPass:
+        """Losses of the selected activations, and gradients up to them."""
+        y_BO = batch.y_BO
+        if weights.W_skip is not None:
+            y_BO = torch.addmm(y_BO, batch.x_BI, weights.W_skip.T, alpha=-1)
+        (B, width), M = y_BO.shape, len(objective.prefix_weights) - 1
+        # Pre-activations are done with.
+        G_BMO = workspace.matrix(B * M, width, y_BO.device, y_BO.dtype).view(B, M, width)
+        residual_BO, squares_BM = torch.empty_like(y_BO), y_BO.new_empty(B, M)
+        d_act_n, starts = torch.empty_like(kept.acts_n), np.empty(B + 1, np.int64)
+        loops.offsets(kept.rows_n.numpy(), starts)
+        row_scale_B = batch.weight_B / (batch.count * objective.variance)
+        scale_BM = 2 * row_scale_B[:, None] * y_BO.new_tensor(objective.prefix_weights[1:])
+        spread(
+            loops.pass_rows,
+            even_cuts(B),
+            starts,
+            *_arrays(kept.latents_n, kept.acts_n, objective.group_of_latent_F),
+            *_arrays(weights.W_dec, weights.b_dec, y_BO, scale_BM),
+            *_arrays(G_BMO, residual_BO, squares_BM, d_act_n),
+        )
+        loss_P, fvu_P = losses(squares_BM.double(), batch, objective.variance)
+        bias_loss, bias_BO = bias_term(weights, batch, objective)
+        return RowPass(
+            loss_P=loss_P,
+            fvu_P=fvu_P,
+            bias_loss=bias_loss,
+            residual_BO=residual_BO,
+            G_BMO=G_BMO,
+            base_BO=G_BMO[:, 0] if bias_BO is None else G_BMO[:, 0] + bias_BO,
+            d_act_n=d_act_n,
+        )
+
+    def update(
+        self,
+        weights: Weights,
+        optimizer: torch.optim.Adam,
+        batch: Batch,
+        kept: Kept,
+        passed: RowPass,
+        aux: AuxGradients | None,
+        objective: Objective,
+    ) -> None:
+        """Adam on every parameter; decoder rows leave the step at unit norm."""
+        tensors = weights.tensors()
+        for name, gradient in base_gradients(weights, batch, passed).items():
+            tensors[name].grad = gradient
+        optimizer.step()  # of those alone
+        optimizer.zero_grad()
+        states = [optimizer.state[tensors[name]] for name in BY_LATENT]
+        for state in states:
+            state["step"] += 1
+        ours: list[Any] = []
+        for name, state in zip(BY_LATENT, states, strict=True):
+            ours += _arrays(tensors[name], state["exp_avg"], state["exp_avg_sq"])
+        starts, ordered = _by_latent(kept, passed.d_act_n, weights.b_enc.numel())
+        spread(
+            loops.update_latents,
+            _latent_cuts(starts),
+            starts,
+            *ordered,
+            *_arrays(objective.group_of_latent_F),
+            *_aux(aux, weights),
+            *_arrays(batch.x_BI[:, None], passed.G_BMO),
+            _adam(optimizer, float(states[0]["step"])),
+            *ours,
+        )
+
+
+def _aux(aux: AuxGradients | None, weights: Weights) -> list[Any]:
+    """Each latent's row in the aux gradients, or -1; and those."""
+    place = np.full(weights.b_enc.numel(), -1, np.int64)
+    if aux is None:
+        return [place, *_arrays(weights.W_enc[:0], weights.b_enc[:0], weights.W_dec[:0])]
+    place[aux.dead_D.numpy()] = np.arange(aux.dead_D.numel())
+    return [place, *_arrays(aux.W_enc_DI, aux.b_enc_D, aux.W_dec_DO)]
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _by_latent(kept: Kept, d_act_n: Tensor, d_sae: int) -> tuple[Any, list[Any]]:
+    """Where each latent's nonzeros start, and their rows, activations and gradients."""
+    rows, latents, acts, d_act = _arrays(kept.rows_n, kept.latents_n, kept.acts_n, d_act_n)
+    starts = np.empty(d_sae + 1, np.int64)
+    loops.offsets(latents, starts)
+    ordered = [np.empty_like(rows), np.empty_like(acts), np.empty_like(d_act)]
+    loops.by_latent(latents, rows, acts, d_act, starts, *ordered)
+    return starts, ordered
+
+
+def _latent_cuts(starts: Any) -> list[int]:
+    """Cuts of the latents into shares of about equal work."""
+    work = starts + LATENT_COST * np.arange(starts.size)
+    parts = min(starts.size - 1, PARTS * torch.get_num_threads())
+    wanted = work[-1] * np.arange(1, parts) // parts
+    return [0, *np.searchsorted(work, wanted).tolist(), starts.size - 1]
+
+
+def _adam(optimizer: torch.optim.Adam, step: float) -> Any:
+    (group,) = optimizer.param_groups
+    beta1, beta2 = group["betas"]
+    rate, rise = group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    return np.array([1 - beta1, beta2, 1 - beta2, rate, rise, group["eps"]], np.float32)

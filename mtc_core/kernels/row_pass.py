@@ -1,0 +1,47 @@
+"""What a pass over the rows of a step leaves to the update of the weights.
+
+B rows · P prefixes · M groups · O target width · n nonzeros
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtc_core.objective import Batch, Objective, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class RowPass:
+    """Losses of one step, and the gradients of their weighted sum with respect to what each row
+    computed: from these and the rows follow those of the weights."""
+
+    loss_P: Tensor  # weighted mean squared error over V of prefixes 1..m, float64
+    bias_loss: Tensor  # the same for the bias alone
+    fvu_P: Tensor  # unweighted, over ordinary rows only: what is reported
+    residual_BO: Tensor  # y − ŷ_m
+    G_BMO: Tensor  # of each group's contribution
+    base_BO: Tensor  # of ŷ_0: of b_dec in every row
+    d_act_n: Tensor  # of every kept activation
+
+    def loss(self, prefix_weights: tuple[float, ...]) -> Tensor:
+        weights = self.loss_P.new_tensor(prefix_weights)
+        return weights[0] * self.bias_loss + (weights[1:] * self.loss_P).sum()
+
+
+def losses(squares_BM: Tensor, batch: Batch, variance: float) -> tuple[Tensor, Tensor]:
+    """loss_P and fvu_P from ‖ŷ_i − y‖² of every row, float64 [B, M]."""
+    loss_P = batch.weight_B.double() @ squares_BM / (batch.count.double() * variance)
+    ordinary_B = batch.ordinary_B.double()
+    return loss_P, ordinary_B @ squares_BM / (ordinary_B.sum().clamp(min=1) * variance)
+
+
+def bias_term(weights: Weights, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor | None]:
+    """Loss of ŷ_0, and its gradient in every row (None where it has no weight)."""
+    if not (w_0 := objective.prefix_weights[0]):
+        return batch.count.new_zeros((), dtype=torch.float64), None
+    error_BO = weights.base_error(batch.x_BI, batch.y_BO)
+    weighted_BO = error_BO * (batch.weight_B / (batch.count * objective.variance))[:, None]
+    return (error_BO * weighted_BO).double().sum(), 2 * w_0 * weighted_BO

@@ -1,0 +1,104 @@
+"""A training step in plain torch, on any device: what every faster form is held against.
+
+B rows · M groups (and prefixes) · F latents · I, O source and target widths · n nonzeros
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtc_core.aux_loss import AuxGradients
+from mtc_core.kernels.row_pass import RowPass, bias_term, losses
+from mtc_core.objective import Batch, Objective, Weights, group_gradients, prefix_errors
+from mtc_core.selection import Kept, Searching
+from mtc_core.sparse import Bags, LatentMajor
+from mtc_core.workspace import Workspace
+
+
+class TorchKernels(Searching):
+    """Embedding bags by row, sparse matrices by latent, torch's fused Adam."""
+
+    name = "torch"
+
+    def pass_rows(
+        self,
+        weights: Weights,
+        batch: Batch,
+        kept: Kept,
+        objective: Objective,
+        workspace: Workspace,
+    ) -> RowPass:
+        """Losses of the selected activations, and gradients up to them."""
+        n_rows, n_groups = batch.y_BO.shape[0], len(objective.prefix_weights) - 1
+        bags = Bags(kept, objective.group_of_latent_F, n_rows, n_groups)
+        base_error_BO = weights.base_error(batch.x_BI, batch.y_BO)
+        errors_BMO = prefix_errors(bags.decode(weights.W_dec), base_error_BO)
+        squares_BM = torch.linalg.vector_norm(errors_BMO, dim=2).double().square()
+        residual_BO = -errors_BMO[:, -1]  # a copy, taken before the errors become gradients
+        row_scale_B = batch.weight_B / (batch.count * objective.variance)
+        G_BMO = group_gradients(errors_BMO, row_scale_B, objective.prefix_weights)
+        loss_P, fvu_P = losses(squares_BM, batch, objective.variance)
+        bias_loss, bias_BO = bias_term(weights, batch, objective)
+        return RowPass(
+            loss_P=loss_P,
+            fvu_P=fvu_P,
+            bias_loss=bias_loss,
+            residual_BO=residual_BO,
+            G_BMO=G_BMO,
+            base_BO=G_BMO[:, 0] if bias_BO is None else G_BMO[:, 0] + bias_BO,
+            d_act_n=bags.dot(G_BMO, weights.W_dec),
+        )
+
+    def update(
+        self,
+        weights: Weights,
+        optimizer: torch.optim.Adam,
+        batch: Batch,
+        kept: Kept,
+        passed: RowPass,
+        aux: AuxGradients | None,
+        objective: Objective,
+    ) -> None:
+        """Adam on every parameter; decoder rows leave the step at unit norm."""
+        gradients = self.gradients(weights, batch, kept, passed, aux, objective)
+        # A unit row cannot use the part of its gradient along itself; Adam's moments should not.
+        along_F = (gradients.W_dec * weights.W_dec).sum(1, keepdim=True)
+        gradients.W_dec.addcmul_(weights.W_dec, along_F, value=-1)
+        for parameter, gradient in zip(
+            weights.tensors().values(), gradients.tensors().values(), strict=True
+        ):
+            parameter.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad()  # drops the tensors: a gradient is as large as the weights
+        weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
+
+    def gradients(
+        self,
+        weights: Weights,
+        batch: Batch,
+        kept: Kept,
+        passed: RowPass,
+        aux: AuxGradients | None,
+        objective: Objective,
+    ) -> Weights:
+        """Of the whole loss, with respect to every parameter."""
+        by_latent = LatentMajor(kept, weights.W_dec.shape[0])
+        bags_n = kept.rows_n * passed.G_BMO.shape[1] + objective.group_of_latent_F[kept.latents_n]
+        gradients = Weights(
+            W_enc=by_latent.gradient(passed.d_act_n, kept.rows_n, batch.x_BI),
+            b_enc=by_latent.sums(passed.d_act_n),
+            W_dec=by_latent.gradient(kept.acts_n, bags_n, passed.G_BMO.flatten(0, 1)),
+            **base_gradients(weights, batch, passed),
+        )
+        if aux is not None:
+            aux.add_to(gradients)
+        return gradients
+
+
+def base_gradients(weights: Weights, batch: Batch, passed: RowPass) -> dict[str, Tensor]:
+    """Those of what is in every prefix: b_dec, and W_skip if there is one."""
+    found = {"b_dec": passed.base_BO.sum(0)}
+    if weights.W_skip is not None:
+        found["W_skip"] = passed.base_BO.T @ batch.x_BI
+    return found

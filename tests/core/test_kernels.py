@@ -1,0 +1,241 @@
+"""Compiled loops against their slow twin, on random inputs drawn anew."""
+
+import pytest
+import torch
+
+from mtc_core.aux_loss import AuxGradients
+from mtc_core.errors import ConfigError
+from mtc_core.kernels import choose, threads
+from mtc_core.kernels.numba_kernels import BY_LATENT, NumbaKernels
+from mtc_core.kernels.torch_kernels import TorchKernels
+from mtc_core.objective import Batch, Objective, Weights
+from mtc_core.selection import BatchTopK, Kept
+from mtc_core.trainer import fresh_moments
+from mtc_core.workspace import Workspace
+
+SHAPES = [  # rows, source width, target width, groups, kept entries
+    (64, 20, 12, (8, 16, 24), 320),
+    (33, 7, 19, (5,), 40),
+    (50, 64, 48, (3, 1, 2, 9, 4, 30, 8, 64), 700),
+    (17, 576, 576, (100, 156), 1),
+    (16, 5, 3, (4, 4), 0),
+    (40, 16, 33, (6, 6), 480),  # every latent in every row
+]
+
+
+class Case:
+    """A step's inputs in float32, of which `wide` are the same in float64."""
+
+    def __init__(self, shape, seed, *, bias=0.0, skip=False, dead=0):
+        self.draw = torch.Generator().manual_seed(seed)
+        B, I, O, groups, n = shape  # noqa: E741
+        F, m = sum(groups), len(groups)
+        W_dec = self.normal(F, O)
+        self.weights = Weights(
+            W_enc=self.normal(F, I),
+            b_enc=self.normal(F),
+            W_dec=W_dec / W_dec.norm(dim=1, keepdim=True),
+            b_dec=self.normal(O),
+            W_skip=self.normal(O, I) if skip else None,
+        )
+        ordinary = (torch.rand(B, generator=self.draw) < 0.9).float()
+        weight = ordinary * torch.rand(B, generator=self.draw)
+        self.batch = Batch(
+            self.normal(B, I), self.normal(B, O), weight, ordinary, (weight > 0).sum().float()
+        )
+        flat = torch.randperm(B * F, generator=self.draw)[:n].sort().values
+        self.kept = Kept.from_flat(flat, self.normal(n).abs() + 0.01, F)
+        group_of_latent = torch.repeat_interleave(torch.arange(m), torch.tensor(groups))
+        shares = [(1 - bias) * (i + 1) / (m * (m + 1) / 2) for i in range(m)]
+        self.objective = Objective((bias, *shares), float(O), group_of_latent)
+        self.aux = None
+        if dead:
+            dead_D = torch.randperm(F, generator=self.draw)[:dead].sort().values
+            self.aux = AuxGradients(
+                dead_D, self.normal(dead, I), self.normal(dead), self.normal(dead, O)
+            )
+
+    def normal(self, *size):
+        return torch.randn(*size, generator=self.draw)
+
+    def run(self, kernels, dtype=torch.float32, steps=3):
+        """Row passes and updates on copies: what they gave, by name."""
+
+        def to(value):
+            if value is None:
+                return None
+            if isinstance(value, torch.Tensor):
+                return value.to(dtype, copy=True) if value.is_floating_point() else value.clone()
+            fields = [to(getattr(value, name)) for name in type(value).__dataclass_fields__]
+            return type(value)(*fields)
+
+        weights, batch, kept = to(self.weights), to(self.batch), to(self.kept)
+        tensors = weights.tensors()
+        optimizer = torch.optim.Adam(list(tensors.values()), lr=0.05, fused=True)
+        for parameter in tensors.values():
+            optimizer.state[parameter] = fresh_moments(parameter)
+        aux = None if self.aux is None else to(self.aux)
+        for _ in range(steps):
+            passed = kernels.pass_rows(weights, batch, kept, self.objective, Workspace())
+            found = {
+                name: getattr(passed, name).clone() for name in type(passed).__dataclass_fields__
+            }
+            kernels.update(weights, optimizer, batch, kept, passed, aux, self.objective)
+        for name, parameter in tensors.items():
+            state = optimizer.state[parameter]
+            found |= {name: parameter, **{f"{name}.{key}": state[key] for key in state}}
+        return found
+
+
+def fresh_seed():
+    return torch.seed() % 2**32
+
+
+def differences(found, wanted):
+    assert found.keys() == wanted.keys()
+    return {
+        name: float((found[name].double() - wanted[name].double()).norm())
+        / max(1e-12, float(wanted[name].double().norm()))
+        for name in wanted
+    }
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", [{}, {"bias": 0.2, "skip": True}, {"dead": 3}])
+def test_one_step_is_as_near_to_float64_as_torchs_own(shape, options):
+    """Gradients are in Adam's moments, the projection of decoder rows included."""
+    case = Case(shape, fresh_seed(), **options)
+    wide = case.run(TorchKernels(), torch.float64, steps=1)
+    ours = differences(case.run(NumbaKernels(), steps=1), wide)
+    theirs = differences(case.run(TorchKernels(), steps=1), wide)
+    for name, difference in ours.items():
+        assert difference < 4 * theirs[name] + 1e-6, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_in_a_row_stay_together(shape):
+    case = Case(shape, fresh_seed(), dead=2)
+    apart = differences(case.run(NumbaKernels()), case.run(TorchKernels()))
+    # Adam divides by what may be rounding alone, where a gradient vanishes.
+    assert all(value < 1e-3 for value in apart.values()), apart
+
+
+def test_decoder_rows_are_unit_and_their_moments_orthogonal_to_where_they_were():
+    case = Case(SHAPES[2], fresh_seed())
+    found = case.run(NumbaKernels(), steps=1)
+    assert (found["W_dec"].norm(dim=1) - 1).abs().max() < 1e-6
+    along = (found["W_dec.exp_avg"] * case.weights.W_dec).sum(1)
+    assert along.abs().max() < 1e-6 * found["W_dec.exp_avg"].norm()
+    assert {float(found[f"{name}.step"]) for name in (*BY_LATENT, "b_dec")} == {1.0}
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
+    case = Case(SHAPES[0], fresh_seed(), dead=3)
+    wanted = case.run(NumbaKernels())
+    for count in (1, 2, 3, 7):
+        monkeypatch.setattr(threads.torch, "get_num_threads", lambda count=count: count)
+        found = case.run(NumbaKernels())
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted), count
+
+
+def test_bits_do_not_depend_on_where_tensors_lie():
+    """Where two arrays lie less than a vector apart, compiled loops take another way."""
+    case = Case(SHAPES[1], fresh_seed(), dead=2)
+    wanted = case.run(NumbaKernels())
+    for gap in range(0, 80, 3):
+        case.weights = Weights(**packed(case.weights.tensors(), gap))
+        batch = case.batch
+        rows = packed({"x": batch.x_BI, "y": batch.y_BO}, gap)
+        case.batch = Batch(rows["x"], rows["y"], batch.weight_B, batch.ordinary_B, batch.count)
+        found = case.run(Placed(gap))
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted), gap
+
+
+class Placed(NumbaKernels):
+    """Has the moments and weights lie side by side, some floats apart."""
+
+    def __init__(self, gap):
+        super().__init__()
+        self.gap = gap
+
+    def update(self, weights, optimizer, *args):
+        tensors = {}
+        for name, parameter in weights.tensors().items():
+            state = optimizer.state[parameter]
+            tensors |= {name: parameter} | {f"{name}.{key}": state[key] for key in state}
+        for name, tensor in packed(tensors, self.gap).items():
+            tensors[name].set_(tensor)
+        super().update(weights, optimizer, *args)
+
+
+def packed(tensors, gap):
+    """Copies in one piece of memory, `gap` floats apart."""
+    whole = torch.empty(sum(t.numel() + gap for t in tensors.values()))
+    found, at = {}, 0
+    for name, tensor in tensors.items():
+        found[name] = whole[at : at + tensor.numel()].view(tensor.shape).copy_(tensor)
+        at += tensor.numel() + gap
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_selections_are_those_of_torch(dtype, rounded):
+    draw = torch.Generator().manual_seed(fresh_seed())
+    ours, theirs = BatchTopK(), BatchTopK()
+    kernels = NumbaKernels()
+    for step in range(40):
+        # The cut moves by less and by more than the filter's margin, budgets are met and not.
+        scale = 0.6 ** (step % 3) * (1 + 0.02 * step)
+        pre = scale * torch.randn(37, 129, generator=draw)
+        pre = (8 * pre).round() / 8 if rounded else pre
+        pre[step % 37] = 0
+        pre = pre.to(dtype)
+        exact = pre.flatten().float()
+        rescore = (lambda flat_n, e=exact: e[flat_n]) if dtype == torch.bfloat16 else None
+        budget = (37 * 5, 37 * 129, 1, 0)[step % 4] if step > 20 else 37 * 5
+        found = ours(pre, budget, rescore, kernels)
+        wanted = theirs(pre, budget, rescore)
+        assert torch.equal(found.rows_n, wanted.rows_n)
+        assert torch.equal(found.latents_n, wanted.latents_n)
+        assert torch.equal(found.acts_n, wanted.acts_n)
+        assert (ours.cut, ours.margin) == (theirs.cut, theirs.margin)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 1000])
+def test_what_is_above_and_what_is_least(dtype, size):
+    draw = torch.Generator().manual_seed(fresh_seed())
+    values = torch.randn(size, generator=draw).to(dtype)
+    for place, odd in enumerate((float("nan"), float("inf"), -float("inf"), -0.0)):
+        values[place::97] = odd
+    for bound in (0.0, 0.5, 3.0):
+        index, found = NumbaKernels().above(values, bound)
+        wanted = (values > bound).nonzero().squeeze(1)
+        assert torch.equal(index, wanted) and torch.equal(found, values[wanted])
+    positive = values[values > 0].sort(descending=True).values
+    numbers = values[~values.isnan()]
+    for wanted in {1, len(positive), len(positive) + 1, len(numbers)} - {0}:
+        if wanted <= len(numbers):
+            least = float(positive[wanted - 1]) if wanted <= len(positive) else 0.0
+            assert NumbaKernels().least(numbers, wanted) == least
+
+
+def test_what_is_not_a_number_shows_in_the_loss():
+    for where in ("x_BI", "y_BO"):
+        case = Case(SHAPES[0], fresh_seed(), skip=True)
+        getattr(case.batch, where)[5, 2] = float("nan")
+        passed = NumbaKernels().pass_rows(
+            case.weights, case.batch, case.kept, case.objective, Workspace()
+        )
+        case.batch.weight_B[5] = 1
+        assert not torch.isfinite(passed.loss_P).all()
+
+
+def test_without_numba_torch_is_used_and_asking_for_it_is_refused(monkeypatch):
+    assert choose.resolve_kernels("auto") == choose.resolve_kernels("numba") == "numba"
+    assert choose.resolve_kernels("torch") == "torch"
+    monkeypatch.setattr(choose, "find_spec", lambda name: None)
+    assert choose.resolve_kernels("auto") == "torch"
+    with pytest.raises(ConfigError, match="numba is not installed here: pip install numba"):
+        choose.resolve_kernels("numba")
