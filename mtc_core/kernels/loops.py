@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# LLVM decides at run time, by where arrays happen to lie in memory, whether a loop that writes runs
-# by vectors or one by one, and where it is free to reorder, the two differ in the last bit. So
-# only `_dot`, which writes nothing, may: and elsewhere each sum has one product to be fused with.
+# A sum that is written to memory and may be reordered has other bits where the array that it runs
+# over lies just behind it: LLVM decides at run time, by addresses, whether vectors are safe. So only
+# `_dot`, which writes nothing, may reorder, and elsewhere a sum has one product to be fused with.
 _options: Any = {"nogil": True, "cache": True, "error_model": "numpy"}
 exact = njit(**_options)
 fused = njit(fastmath={"contract"}, **_options)
