@@ -19,6 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from mtc_core.kernels.spinning import spin_briefly
+
+spin_briefly()  # as the command does, before torch is loaded
+
 import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
@@ -50,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--blocks", type=int, default=6, help="measured blocks of 4 steps")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--kernels", choices=("auto", "torch", "numba"), default="auto")
+    parser.add_argument("--kernels", choices=("torch", "numba"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()

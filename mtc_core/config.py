@@ -18,7 +18,7 @@ from mtc_core.sites import Site
 Selection = Literal["batchtopk", "topk"]
 Extreme = Literal["mask", "bound", "keep"]
 ComputeDtype = Literal["float32", "bfloat16"]
-Kernels = Literal["auto", "torch", "numba"]
+Kernels = Literal["torch", "numba"]
 
 DEAD_AFTER_TOKENS_MAX = 10_000_000
 EXTREME_FACTOR = 8.0  # times the site's median distance from its mean; maths: extreme rows
@@ -170,7 +170,7 @@ class TrainConfig:
     adam_betas: tuple[float, float] = (0.9, 0.999)
     dead_after_tokens: int | None = None  # None: min(10M, tokens / 8)
     log_every_steps: int = 10
-    kernels: Kernels = "auto"  # mtc_core.kernels.choose; the order of sums depends on it
+    kernels: Kernels | None = None  # None: mtc_core.kernels.choose; last bits depend on it
 
     def __post_init__(self) -> None:
         problems = list(train_problems(self))
@@ -212,9 +212,11 @@ def train_problems(train: TrainConfig) -> Iterator[tuple[str, str]]:
     for name in ("warmup_steps", "dead_after_tokens"):
         if (value := getattr(train, name)) is not None and value < 0:
             yield name, f"{name} must be at least 0, found {value}"
-    for name, kind in (("extreme", Extreme), ("dtype", ComputeDtype), ("kernels", Kernels)):
+    for name, kind in (("extreme", Extreme), ("dtype", ComputeDtype)):
         if getattr(train, name) not in get_args(kind):
             yield name, f"{name} must be one of {_listed(kind)}, found {getattr(train, name)!r}"
+    if train.kernels not in (None, *get_args(Kernels)):
+        yield "kernels", f"kernels must be one of {_listed(Kernels)}, found {train.kernels!r}"
     if not 0 <= train.decay_fraction <= 1:
         text = f"decay_fraction must be between 0 and 1, found {train.decay_fraction}"
         yield "decay_fraction", text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mtc_core.kernels.spinning import spin_briefly
 from orchestrator.commands import many_runs
 from orchestrator.commands import registry as cli_registry
 from orchestrator.commands import runs as cli_runs
@@ -160,4 +161,5 @@ cli.add_command(cli_registry.registry)
 
 def main() -> None:
     """Entry point of `mtc-orchestrate`."""
+    spin_briefly()
     cli()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
 
 from mtc_core.config import Kernels
 from mtc_core.errors import ConfigError
 
 
-def resolve_kernels(wanted: Kernels) -> Literal["torch", "numba"]:
-    """What steps on a CPU use; `auto` goes by what is installed. Raises ConfigError."""
+def resolve_kernels(wanted: Kernels | None) -> Kernels:
+    """What steps on a CPU use; None goes by what is installed. Raises ConfigError."""
     installed = find_spec("numba") is not None
     if wanted == "numba" and not installed:
         raise ConfigError(

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 # A sum that is written to memory and may be reordered has other bits where the array that it runs
-# over lies just behind it: LLVM decides at run time, by addresses, whether vectors are safe. So only
+# over lies just behind it: LLVM decides at run time, by addresses, if vectors are safe. So only
 # `_dot`, which writes nothing, may reorder, and elsewhere a sum has one product to be fused with.
 _options: Any = {"nogil": True, "cache": True, "error_model": "numpy"}
 exact = njit(**_options)

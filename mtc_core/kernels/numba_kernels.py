@@ -191,4 +191,5 @@ def _adam(optimizer: torch.optim.Adam, step: float) -> Any:
     (group,) = optimizer.param_groups
     beta1, beta2 = group["betas"]
     rate, rise = group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    return np.array([1 - beta1, beta2, 1 - beta2, rate, rise, group["eps"]], np.float32)
+    with np.errstate(over="ignore"):  # of a rate that is too large for anything to stay finite
+        return np.array([1 - beta1, beta2, 1 - beta2, rate, rise, group["eps"]], np.float32)

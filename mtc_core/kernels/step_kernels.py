@@ -42,7 +42,7 @@ class StepKernels(Search, Protocol):
     ) -> None: ...
 
 
-def step_kernels(wanted: Kernels, device: torch.device, dtype: torch.dtype) -> StepKernels:
+def step_kernels(wanted: Kernels | None, device: torch.device, dtype: torch.dtype) -> StepKernels:
     """The kernels for weights of a dtype on a device."""
     on_cpu = device.type == "cpu" and dtype == torch.float32
     if on_cpu and resolve_kernels(wanted) == "numba":

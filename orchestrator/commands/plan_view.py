@@ -39,10 +39,9 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
     )
     threads = f", {plan.threads} thread{'s' * (plan.threads > 1)}" if plan.threads else ""
     each = " each" if threads and len(plan.cells) + len(plan.producers) > 1 else ""
-    yield Text(
-        f"{plan.topology} on {plan.device}{threads}{each}, {plan.kernels} kernels: {plan.why}"
-    )
+    yield Text(f"{plan.topology} on {plan.device}{threads}{each}: {plan.why}")
     yield Text(_predicted_line(plan))
+    yield Text(f"kernels: {plan.kernels}")
     yield Text()
 
 

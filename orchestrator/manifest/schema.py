@@ -128,20 +128,16 @@ class TrainSection(Section):
         "Share of the steps, at the end, over which the learning rate falls to 0.", 0.2
     )
     dead_after_tokens: Annotated[int | Auto, auto_or(count())] = key(
-        "Rows without firing after which a latent is dead; `auto` is min(10M, tokens / 8).",
-        AUTO,
-        "rows",
+        "Silent rows that make a latent dead; `auto` is min(10M, tokens / 8).", AUTO, "rows"
     )
     log_every_steps: Annotated[int, count()] = key("Steps between two metrics.", 10, "steps")
-    kernels: Annotated[Kernels, choice("auto", "torch", "numba")] = key(
-        "What computes a step on a CPU: loops compiled by `numba`, or plain `torch`, which sums in "
-        "another order; `auto` takes numba where it is installed, for the life of the run.",
-        AUTO,
+    kernels: Annotated[Kernels | Auto, choice("auto", "torch", "numba")] = key(
+        "Of a CPU's steps: compiled by `numba`, or plain `torch` (other last bits).", AUTO
     )
 
     def config(self) -> TrainConfig:
         given: dict[str, Any] = self.model_dump(exclude={"lr"})
-        autos = {name: None for name, value in given.items() if value == AUTO and name != "kernels"}
+        autos = {name: None for name, value in given.items() if value == AUTO}
         return TrainConfig(**(given | autos))
 
 

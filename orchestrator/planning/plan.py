@@ -172,7 +172,7 @@ def make_plan(
 
 def _kernels(manifest: Manifest, layout: Layout) -> str:
     used = {
-        resolve_kernels(manifest.train.kernels) if cell.device == "cpu" else "torch"
+        resolve_kernels(manifest.train.config().kernels) if cell.device == "cpu" else "torch"
         for cell in layout.cells
     }
     return " and ".join(sorted(used))

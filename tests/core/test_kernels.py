@@ -232,9 +232,9 @@ def test_what_is_not_a_number_shows_in_the_loss():
 
 
 def test_without_numba_torch_is_used_and_asking_for_it_is_refused(monkeypatch):
-    assert choose.resolve_kernels("auto") == choose.resolve_kernels("numba") == "numba"
+    assert choose.resolve_kernels(None) == choose.resolve_kernels("numba") == "numba"
     assert choose.resolve_kernels("torch") == "torch"
     monkeypatch.setattr(choose, "find_spec", lambda name: None)
-    assert choose.resolve_kernels("auto") == "torch"
+    assert choose.resolve_kernels(None) == "torch"
     with pytest.raises(ConfigError, match="numba is not installed here: pip install numba"):
         choose.resolve_kernels("numba")

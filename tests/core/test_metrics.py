@@ -8,7 +8,7 @@ import torch
 
 from mtc_core.held_out import HeldOut
 from mtc_core.metrics import Population
-from mtc_core.ridge import PENALTIES
+from mtc_core.ridge import PARTS, PENALTIES
 from tests.core import small
 
 GROUPS = (3, 4, 5)
@@ -193,7 +193,8 @@ def test_the_ridge_baseline_equals_a_direct_solve_on_the_rows_trained_on():
     small.run(trainer, 0, steps, extreme=2)
     s = trainer.statistics
     parts = [small.rows(seed=1000 + i, extreme=2) for i in range(steps)]
-    x, y = (torch.cat([part[2:] for part in side]).double() for side in zip(*parts, strict=True))
+    used = slice(2, small.BATCH // PARTS)  # the first two are extreme
+    x, y = (torch.cat([part[used] for part in side]).double() for side in zip(*parts, strict=True))
     calibration, test = small.rows(512, seed=50), small.rows(512, seed=51)
     found = []
     for penalty in PENALTIES:
