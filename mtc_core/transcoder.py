@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from mtc_core.atomic import new_folder, write_json_atomic
 from mtc_core.checkpoint import CONFIG, DIGESTS, REFERENCE, WEIGHTS, file_digest
 from mtc_core.config import TranscoderSpec
-from mtc_core.errors import CheckpointError, ConfigError, SiteError
+from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.metrics import Population
 from mtc_core.reference import Reference
+from mtc_core.saved_spec import FORMAT_VERSION, spec_of_config
 from mtc_core.selection import topk_lowest_index
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,22 +250,6 @@ def _check_shapes(
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise CheckpointError(f"{file} has tensors {found}, expected {expected}")
-
-
-def spec_of_config(folder: Path, config: dict) -> TranscoderSpec:
-    """The spec that a config.json describes. Raises CheckpointError."""
-    if not isinstance(config, dict) or (
-        (config.get("format"), config.get("format_version")) != ("mtc-transcoder", FORMAT_VERSION)
-    ):
-        raise CheckpointError(
-            f"{folder / CONFIG} is not of format mtc-transcoder version {FORMAT_VERSION}"
-        )
-    fields = TranscoderSpec.__dataclass_fields__
-    try:
-        older = {"skip": False}  # fields that first suites do not have
-        return TranscoderSpec.from_dict({key: {**older, **config}[key] for key in fields})
-    except (KeyError, TypeError, ConfigError, SiteError) as error:
-        raise CheckpointError(f"{folder / CONFIG} describes no transcoder: {error!r}") from None
 
 
 def expected_shapes(spec: TranscoderSpec, d_in: int, d_out: int) -> dict[str, tuple[int, ...]]:

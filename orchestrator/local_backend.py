@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cells.cell import Cell
-from orchestrator.cells.job import CellJob, Fed, ProducerJob
+from orchestrator.cells.job import CellJob, Fed, ProducerJob, reader_name
 from orchestrator.cells.status import CellStatus, Event
 from orchestrator.exchange.exchange_feed import ExchangeFeed
 from orchestrator.exchange.line import LocalLine
-from orchestrator.exchange.producer import Producer, reader_name
+from orchestrator.exchange.producer import Producer
 from orchestrator.exchange.transport import Copies
 from orchestrator.manifest import Manifest
 from orchestrator.planning.inventory import Inventory, take_inventory

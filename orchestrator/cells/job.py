@@ -91,6 +91,11 @@ class ProducerJob(Job):
     readers: dict[str, tuple[str, ...]]
 
 
+def reader_name(cell: str, start: int) -> str:
+    """What producers call a cell: one that was started anew is another reader."""
+    return f"{cell}~{start}"
+
+
 def see_files(job: Job, model: str = "") -> None:
     """Raise ConfigError where this machine lacks the run's files, or a local model: the driver has
     them, and this process may be on another machine."""

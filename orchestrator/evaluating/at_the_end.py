@@ -9,7 +9,6 @@ from collections.abc import Callable
 from rich.console import Console
 
 from mtc_core.errors import MtcError
-from orchestrator.evaluating.evaluate import TooSlow, Wanted, evaluate
 from orchestrator.evaluating.listener import listening
 from orchestrator.interrupts import Interrupted
 from orchestrator.manifest import Manifest
@@ -39,6 +38,9 @@ def splice_at_the_end(
     assert isinstance(tokens, int)
     if not tokens or not any(run.transcoders.glob("*/final")):
         return
+    # Loads torch: nobody waits for that here, and at the start everybody would.
+    from orchestrator.evaluating.evaluate import TooSlow, Wanted, evaluate
+
     wanted = Wanted(tokens=tokens, prefixes=False, patience_s=patience_s)
     try:
         with listening(console, check, say, tell) as listener:

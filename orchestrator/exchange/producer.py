@@ -178,10 +178,5 @@ class Producer:
             self._count(stage, time.monotonic() - began)
 
 
-def reader_name(cell: str, start: int) -> str:
-    """A cell that was started anew is another reader."""
-    return f"{cell}~{start}"
-
-
 def cell_of(reader: str) -> str:
     return reader.rpartition("~")[0]

@@ -3,6 +3,8 @@
 The driver asks it to go on for about a second at a time, and has the next request waiting before
 the last one is answered, so that it never idles. There is no thread and no queue: what it does
 next is what it was asked next.
+
+The driver imports this file, and would wait for torch: only the actor loads what needs it.
 """
 
 from __future__ import annotations
@@ -14,15 +16,11 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-import torch
 
 from mtc_core.errors import ConfigError
-from orchestrator.cells.cell import Cell
 from orchestrator.cells.job import CellJob, Fed, Job
 from orchestrator.cells.status import CellStatus, Place
-from orchestrator.exchange.exchange_feed import ExchangeFeed
 from orchestrator.ray_backend.gauges import Gauges
-from orchestrator.ray_backend.ray_line import RayLine
 
 # Set on nodes whose GPUs are mere numbers (`ray start --num-gpus` on a machine without any): to try
 # out who shares what.
@@ -34,6 +32,9 @@ class TranscoderTrainer:
 
     def __init__(self, job: CellJob, run: str, start: int) -> None:
         """start: which process of this name it is."""
+        from orchestrator.cells.cell import Cell
+        from orchestrator.exchange.exchange_feed import ExchangeFeed
+
         device = masked(job.device)
         self._feed = ExchangeFeed(job.feed, device) if isinstance(job.feed, Fed) else None
         self._cell = Cell(replace(job, device=device), self._feed)
@@ -53,6 +54,8 @@ class TranscoderTrainer:
 
     def connect(self, index: int, producer: Any, start: int, reader: str) -> None:
         """A producer has been started: from now on rows come from there. reader: who we are."""
+        from orchestrator.ray_backend.ray_line import RayLine
+
         assert self._feed is not None, "a cell with a model of its own needs no producer"
         line = RayLine(producer, start, reader, self._cell.job.device)
         self._feed.connect(index, line)
@@ -95,6 +98,8 @@ def masked(device: str) -> str:
 
 def see_gpu(job: Job, device: str) -> None:
     """Raise ConfigError where Ray promises a GPU that torch cannot use."""
+    import torch
+
     if device != "cpu" and not torch.cuda.is_available():
         raise ConfigError(
             f"{job.name} was given a GPU of {platform.node()} that torch {torch.__version__} "

@@ -13,8 +13,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.cells.job import CellJob, Job, ProducerJob
-from orchestrator.exchange.producer import reader_name
+from orchestrator.cells.job import CellJob, Job, ProducerJob, reader_name
 
 
 @dataclass(slots=True, eq=False)

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
 from orchestrator.cells.job import ProducerJob
 from orchestrator.cells.status import ProducerStatus
-from orchestrator.exchange.producer import Producer
-from orchestrator.exchange.transport import Parcel
 from orchestrator.ray_backend.actor import masked, place, see_gpu
 from orchestrator.ray_backend.gauges import Gauges
-from orchestrator.ray_backend.plasma import Plasma
+
+if TYPE_CHECKING:
+    from orchestrator.exchange.transport import Parcel
 
 IDLE_S = 0.1
 SPARE_CALLS = 100  # of the driver, beside those of cells
@@ -33,6 +33,10 @@ class ActivationProducer:
     """One of the producers of a run. `start` counts the processes that have been it."""
 
     def __init__(self, job: ProducerJob, run: str, start: int) -> None:
+        # Not where the driver would load torch with them.
+        from orchestrator.exchange.producer import Producer
+        from orchestrator.ray_backend.plasma import Plasma
+
         self._producer = Producer(replace(job, device=masked(job.device)), Plasma())
         self._start = start
         self._gauges = Gauges(run, job.name, start)

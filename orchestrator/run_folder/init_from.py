@@ -7,14 +7,17 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtc_core.checkpoint import CONFIG, WEIGHTS, file_digest, weights_digest
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.transcoder import MatryoshkaTranscoder, spec_of_config
+from mtc_core.saved_spec import spec_of_config
 from orchestrator.run_folder.disk_errors import disk_errors
+
+if TYPE_CHECKING:
+    from mtc_core.transcoder import MatryoshkaTranscoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Start:
 
     def read(self) -> MatryoshkaTranscoder:
         """Load it; `check` comes first. Raises CheckpointError."""
+        from mtc_core.transcoder import MatryoshkaTranscoder
+
         return MatryoshkaTranscoder.load(self.folder)
 
     def check(self) -> None:
