@@ -17,6 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from mtc_core.kernels.spinning import spin_briefly
@@ -30,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 from mtc_core.capture import make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.model.model_source import LoadedModel, load_model
-from mtc_core.producer import ActivationProducer
+from mtc_core.producer import ActivationProducer, Activations
 from mtc_core.sites import Site
 from mtc_core.statistics import measure_pair
 from mtc_core.tokens.data_config import DataConfig
@@ -51,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--expansion", type=int, default=8, help="d_sae as a multiple of d_model")
     parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--groups", type=int, default=4, help="each but the first as large as all")
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--blocks", type=int, default=6, help="measured blocks of 4 steps")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -60,12 +62,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def nested(d_sae: int, groups: int) -> tuple[int, ...]:
+    """Group sizes of prefixes that double: 8 and 4 give 1, 1, 2, 4."""
+    ends = [d_sae >> (groups - 1 - i) for i in range(groups)]
+    return tuple(end - before for before, end in pairwise([0, *ends]))
+
+
 class Suite:
     """The product's own producer and trainers, without manifest and run folder."""
 
     def __init__(self, args: argparse.Namespace, loaded: LoadedModel, folder: Path) -> None:
-        d = loaded.shape.d_model
-        unit = d * args.expansion // 8
+        sizes = nested(loaded.shape.d_model * args.expansion, args.groups)
         self.train = TrainConfig(
             tokens=10**9, batch_tokens=args.batch, dtype=args.dtype, kernels=args.kernels
         )
@@ -73,7 +80,7 @@ class Suite:
             TranscoderSpec(
                 source=Site.at(layer, "resid_mid"),
                 target=Site.at(layer, "mlp_out"),
-                group_sizes=(unit, unit, 2 * unit, 4 * unit),
+                group_sizes=sizes,
                 k=args.k,
             )
             for layer in range(args.layers)
@@ -103,7 +110,9 @@ class Suite:
             trainer.ridge.wanted = 0  # the steady state: totals are complete after 128 d_in rows
 
     def run_block(self, b: int) -> None:
-        block = self.producer.block(b)
+        self.train_on(self.producer.block(b))
+
+    def train_on(self, block: Activations) -> None:
         for j in range(self.train.block_batches):
             rows = slice(j * self.train.batch_tokens, (j + 1) * self.train.batch_tokens)
             for trainer in self.trainers:
