@@ -42,9 +42,11 @@ from benchmarks.peer_workload import BLOCK_STEPS, Workload, prepare
 from benchmarks.peers_environment import NotInstalled, peers_python
 from benchmarks.peers_report import goals, print_report
 from benchmarks.suite import GemmBound, seconds_of
+from mtc_core.config import TranscoderSpec
 from mtc_core.errors import MtcError
 from mtc_core.model.gguf_package import cache_root
 from mtc_core.model.model_source import load_model
+from mtc_core.sites import Site
 
 TOOLS = (OURS, SPARSIFY, SAELENS)
 
@@ -165,9 +167,15 @@ def lr_trials(
 
 
 def default_lr(outcome: Outcome, workload: Workload) -> float:
-    """Ours is the `auto` of manifests/README.md; sparsify says its own."""
+    """Ours is the `auto` of a manifest; sparsify says its own."""
     if outcome.run.tool == OURS:
-        return 2e-4 / (sum(workload.group_sizes) / 2**14) ** 0.5
+        spec = TranscoderSpec(
+            source=Site.at(0, "resid_mid"),
+            target=Site.at(0, "mlp_out"),
+            group_sizes=tuple(workload.group_sizes),
+            k=workload.k,
+        )
+        return spec.learning_rate(outcome.run.steps)
     return outcome.facts["lr"]
 
 

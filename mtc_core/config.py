@@ -21,6 +21,9 @@ ComputeDtype = Literal["float32", "bfloat16"]
 Kernels = Literal["torch", "numba"]
 
 DEAD_AFTER_TOKENS_MAX = 10_000_000
+# Learning rates are known for runs of this many steps; shorter runs need higher ones, to a limit.
+AUTO_LR_STEPS, AUTO_LR_MOST = 100_000, 12.0
+BY_STEPS = "steps"  # resolved.json of runs whose `auto` learning rates go by their length
 EXTREME_FACTOR = 8.0  # times the site's median distance from its mean; maths: extreme rows
 
 
@@ -30,7 +33,7 @@ class TranscoderSpec:
 
     group_sizes are sizes, not ends: `[768, 1536]` has two groups and 2304 latents.
     prefix_weights are w_0 (bias only), w_1, …, w_m and sum to 1; None means equal over 1..m.
-    lr None means 2e-4 / sqrt(d_sae / 2**14).
+    lr None: see `learning_rate`.
     k_aux None means d_out / 2.
     skip: an affine path W_skip beside the dictionary; part of every prefix, the bias alone too.
     """
@@ -61,9 +64,12 @@ class TranscoderSpec:
         """Cumulative prefix widths; the last is d_sae."""
         return tuple(accumulate(self.group_sizes))
 
-    @property
-    def learning_rate(self) -> float:
-        return self.lr if self.lr is not None else 2e-4 / math.sqrt(self.d_sae / 2**14)
+    def learning_rate(self, steps: int) -> float:
+        """`lr`, or what suits a run of so many steps: benchmarks/LOG.md has what was measured."""
+        if self.lr is not None:
+            return self.lr
+        shorter = math.sqrt(AUTO_LR_STEPS / max(1, steps))
+        return 2e-4 / math.sqrt(self.d_sae / 2**14) * min(max(1.0, shorter), AUTO_LR_MOST)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -170,6 +176,7 @@ class TrainConfig:
     adam_betas: tuple[float, float] = (0.9, 0.999)
     dead_after_tokens: int | None = None  # None: min(10M, tokens / 8)
     log_every_steps: int = 10
+    lr_by_steps: bool = True  # False: `auto` learning rates as they were before they went by steps
     kernels: Kernels | None = None  # None: mtc_core.kernels.choose; last bits depend on it
 
     def __post_init__(self) -> None:
@@ -195,6 +202,11 @@ class TrainConfig:
     @property
     def block_rows(self) -> int:
         return self.batch_tokens * self.block_batches
+
+    @property
+    def lr_steps(self) -> int:
+        """What an `auto` learning rate goes by."""
+        return self.steps if self.lr_by_steps else AUTO_LR_STEPS
 
     def lr_factor(self, step: int) -> float:
         """Multiplier of the learning rate at a step: linear warmup, flat, linear decay to 0."""

@@ -81,7 +81,7 @@ class TranscoderTrainer:
             self.weights = saved_weights(start, spec, self.statistics, dtype)
         self.optimizer = torch.optim.Adam(
             list(self.weights.tensors().values()),
-            lr=spec.learning_rate,
+            lr=spec.learning_rate(train.lr_steps),
             betas=train.adam_betas,
             fused=True,
         )
@@ -125,7 +125,7 @@ class TranscoderTrainer:
             )
         with record_function("mtc.update"):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.spec.learning_rate * self.train.lr_factor(self.step_index)
+                group["lr"] = self.learning_rate
             self.kernels.update(
                 self.weights, self.optimizer, batch, kept, passed, aux_added, self.objective
             )
@@ -211,6 +211,12 @@ class TranscoderTrainer:
         """Rows since each latent last fired: a kept value above 0, not a mere selection."""
         self.silent_F += batch.count.long()
         self.silent_F[kept.latents_n] = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the coming step."""
+        highest = self.spec.learning_rate(self.train.lr_steps)
+        return highest * self.train.lr_factor(self.step_index)
 
     @property
     def dead(self) -> int:

@@ -13,7 +13,7 @@ from mtc_core.places import place
 from orchestrator.cells.job import CellJob, Fed, Forward, ProducerJob, Text
 from orchestrator.manifest import expand
 from orchestrator.planning.cell_plan import distinct_sites, width_of
-from orchestrator.prepare import OpenRun, data_of
+from orchestrator.prepare import OpenRun, data_of, train_of
 from orchestrator.run_folder.init_from import Start
 
 
@@ -35,7 +35,7 @@ def cell_jobs(run: OpenRun, witness: Path) -> list[CellJob]:
             gpu_share=cell.gpu_share,
             witness=witness.absolute(),
             specs=tuple(specs[id] for id in cell.transcoders),
-            train=manifest.train.config(),
+            train=train_of(run),
             transcoders=run.folder.transcoders.absolute(),
             feed=_feed(run, [specs[id] for id in cell.transcoders]),
             checkpoint_s=60 * resources.checkpoint_minutes,
@@ -112,7 +112,7 @@ def _text(run: OpenRun) -> Text:
     return Text(
         tokens=run.folder.tokens.absolute(),
         seed=manifest.seed,
-        train=manifest.train.config(),
+        train=train_of(run),
         context_tokens=manifest.data.context_tokens,
         forward_contexts=manifest.model.forward_contexts,
     )
@@ -130,7 +130,7 @@ def _provenance(run: OpenRun) -> dict[str, Any]:
             "provider": run.pins["provider"],
         },
         "data": asdict(data_of(run)),
-        "train": {**asdict(manifest.train.config()), "seed": manifest.seed},
+        "train": {**asdict(train_of(run)), "seed": manifest.seed},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
+from mtc_core.config import BY_STEPS, TrainConfig
 from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.gguf_package import PREFIX
@@ -197,9 +198,16 @@ def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:
     return {
         "model": model_commit(manifest.model.name, manifest.model.revision),
         "dataset": dataset_commit(manifest.data.config()),
+        "auto_lr": BY_STEPS,
         "kernels": manifest.train.kernels,
         "provider": resolve_provider(shape, sites, manifest.model.provider),
     }
+
+
+def train_of(run: OpenRun) -> TrainConfig:
+    """How a run trains: `auto` learning rates are those of the version that it began with."""
+    train = run.manifest.train.config()
+    return replace(train, lr_by_steps=run.pins.get("auto_lr") == BY_STEPS)
 
 
 def data_of(run: OpenRun) -> DataConfig:

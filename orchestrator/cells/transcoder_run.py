@@ -228,7 +228,7 @@ class TranscoderRun:
             "aux": float(report.aux),
             "extreme_row_share": float(report.extreme),
             "threshold": max(0.0, float(self.trainer.threshold)),  # of scaled units; 0: none yet
-            "lr": self.spec.learning_rate * self.train.lr_factor(step),
+            "lr": self.spec.learning_rate(self.train.lr_steps) * self.train.lr_factor(step),
         }
         with open(self.folder.metrics, "a") as file:
             file.write(json.dumps(self._last) + "\n")

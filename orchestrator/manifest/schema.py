@@ -111,7 +111,7 @@ class TrainSection(Section):
         "Steps fed by one forward block; its rows are shuffled together.", 4, "steps"
     )
     lr: Annotated[float | Auto, auto_or(number(above=True))] = key(
-        "Learning rate of transcoders that give none; `auto` is 2e-4 / sqrt(d_sae / 2**14).", AUTO
+        "Highest learning rate; `auto` goes by d_sae and steps (mtc_core/GUIDE.md).", AUTO
     )
     extreme: Annotated[Extreme, choice("mask", "bound", "keep")] = key(
         "Rows far from everything else (attention sinks): leave out, train with bounded weight, "

@@ -105,7 +105,6 @@ def starting_manifest(
     holdout = holdout_for(text_bytes, context)
     params = shape.block_params * shape.n_layers + shape.embed_params
     dtype = "bfloat16" if params > LARGE_PARAMS else "float32"
-    lr = "auto" if tokens >= LONG_TOKENS // 10 else "3e-3"
     lines = [
         (f"name: {name}", "the run folder: runs/" + name),
         ("", ""),
@@ -122,7 +121,7 @@ def starting_manifest(
         ("train:", ""),
         (f"  tokens: {short_count(tokens)}", _passes(tokens, text_bytes)),
         (f"  batch_tokens: {batch}", f"one step; {tokens // batch:,} steps"),
-        (f"  lr: {lr}", _why_lr(lr)),
+        ("  lr: auto", "goes by d_sae and the number of steps"),
         ("", ""),
         ("defaults:", "for every transcoder below that does not say otherwise"),
         (f"  group_sizes: {sizes}", f"sizes, not ends: {sum(sizes):,} latents, 16 x {width:,}"),
@@ -189,10 +188,6 @@ def _passes(tokens: int, text_bytes: int | None) -> str:
         return "one row is one token position"
     passes = tokens * BYTES_PER_TOKEN / text_bytes
     return f"about {passes:.0f} passes over the text" if passes >= 1.5 else "less than two passes"
-
-
-def _why_lr(lr: str) -> str:
-    return "2e-4 / sqrt(d_sae / 2**14)" if lr == "auto" else "high, because the run is short"
 
 
 def _what(pair: Pair, shape: ModelShape) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtc_core.config import TranscoderSpec
+from mtc_core.config import AUTO_LR_STEPS, BY_STEPS, TranscoderSpec
 from mtc_core.errors import ConfigError, MtcError
 from orchestrator.registry.invocations import read_invocations
 from orchestrator.registry.rows import Facts, RunRow
@@ -43,9 +43,11 @@ def _read(folder: RunFolder, resolved: Mapping[str, Any]) -> Facts:
         widths = _planned_widths(folder.plan)
     train = resolved["train"]
     steps = train["tokens"] // train["batch_tokens"]
+    lr_steps = steps if resolved["pins"].get("auto_lr") == BY_STEPS else AUTO_LR_STEPS
     for id, plain in resolved["specs"].items():
         spec = TranscoderSpec.from_dict(plain)
-        read_transcoder(folder.transcoder(id), id, spec, widths.get(id, {}), steps, facts)
+        planned = {**widths.get(id, {}), "lr": spec.learning_rate(lr_steps)}
+        read_transcoder(folder.transcoder(id), id, spec, planned, steps, facts)
     facts.invocations.extend(read_invocations(folder.path))
     facts.run.append(_run_row(folder, resolved, facts, steps, notes))
     return facts

@@ -47,7 +47,8 @@ def read_transcoder(
     steps: int,
     facts: Facts,
 ) -> None:
-    """Add everything that the folder says. planned: what plan.json says of it."""
+    """Add everything that the folder says. planned: what plan.json says of it, and its highest
+    learning rate."""
     notes, last = Notes(folder.path), None
     checkpoints = _checkpoints(str(folder.checkpoints), id)
     with notes.of_damage():
@@ -98,7 +99,7 @@ def _spec_columns(spec: TranscoderSpec, planned: Mapping[str, Any]) -> dict[str,
         "group_sizes": as_json(spec.group_sizes),
         "selection": spec.selection,
         "seed": spec.seed,
-        "lr": spec.learning_rate,
+        "lr": planned["lr"],
     }
 
 

@@ -99,7 +99,7 @@ def test_a_short_local_text_is_read_several_times(tmp_path: Path) -> None:
     manifest = written(tmp_path, "--data", str(text))
     assert manifest.data.path == str(text)
     assert (manifest.train.tokens, manifest.train.batch_tokens) == (1_000_000, 1024)
-    assert manifest.train.lr == 0.003 and manifest.data.holdout_tokens == 12_800
+    assert manifest.train.lr == "auto" and manifest.data.holdout_tokens == 12_800
     assert "about 4 passes over the text" in (tmp_path / "m.yaml").read_text()
 
 
