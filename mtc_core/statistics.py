@@ -9,7 +9,7 @@ N rows of block 0 · B rows of a step · I, O source and target widths
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from mtc_core.errors import TrainingStopped
 from mtc_core.objective import Batch
 
 MAX_ROUNDS = 10
+Scaled = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,13 @@ def is_far(distance_x: Tensor, distance_y: Tensor, median_x: float, median_y: fl
     return far_x | (distance_y > EXTREME_FACTOR * median_y)
 
 
+def scaled_rows(rows_BD: Tensor, centre_D: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(row − centre) · scale, and ‖row − centre‖ of every row."""
+    centred_BD = rows_BD - centre_D
+    distance_B = torch.linalg.vector_norm(centred_BD, dim=1)
+    return centred_BD.mul_(scale), distance_B
+
+
 class Scaler:
     """Centres and scales rows with frozen statistics, and says which rows are extreme."""
 
@@ -126,7 +134,10 @@ class Scaler:
         *,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        scaled: Scaled = scaled_rows,
     ) -> None:
+        """scaled: a faster form of `scaled_rows`."""
+        self._scaled = scaled
         self.statistics = statistics
         self.extreme = extreme
         self.mu_I = statistics.mu_I.to(device, dtype)
@@ -135,15 +146,13 @@ class Scaler:
     def __call__(self, x_raw_BI: Tensor, y_raw_BO: Tensor) -> tuple[Batch, Tensor]:
         """The scaled batch, and which of its rows are extreme (bool [B])."""
         s = self.statistics
-        x_BI = x_raw_BI.to(self.mu_I.dtype) - self.mu_I
-        y_BO = y_raw_BO.to(self.nu_O.dtype) - self.nu_O
-        distance_x = torch.linalg.vector_norm(x_BI, dim=1)
-        distance_y = torch.linalg.vector_norm(y_BO, dim=1)
+        x_BI, distance_x = self._scaled(x_raw_BI.to(self.mu_I.dtype), self.mu_I, s.a)
+        y_BO, distance_y = self._scaled(y_raw_BO.to(self.nu_O.dtype), self.nu_O, s.c)
         extreme_B = s.is_extreme(distance_x, distance_y)
         weight_B = self._weights(distance_y, extreme_B)
         count = (weight_B > 0).sum().clamp(min=1).to(weight_B.dtype)
         ordinary_B = (~extreme_B).to(weight_B.dtype)
-        return Batch(x_BI.mul_(s.a), y_BO.mul_(s.c), weight_B, ordinary_B, count), extreme_B
+        return Batch(x_BI, y_BO, weight_B, ordinary_B, count), extreme_B
 
     def _weights(self, distance_y: Tensor, extreme_B: Tensor) -> Tensor:
         match self.extreme:

@@ -88,7 +88,13 @@ class TranscoderTrainer:
         for parameter in self.weights.tensors().values():
             self.optimizer.state[parameter] = fresh_moments(parameter)
         self.kernels = step_kernels(train.kernels, self.device, dtype)
-        self.scaler = Scaler(statistics, train.extreme, device=self.device, dtype=dtype)
+        self.scaler = Scaler(
+            statistics,
+            train.extreme,
+            device=self.device,
+            dtype=dtype,
+            scaled=self.kernels.scaled_rows,
+        )
         sizes = torch.tensor(spec.group_sizes)
         group_of_latent_F = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         # In scaled units the target's variance is d_out, whatever the site.

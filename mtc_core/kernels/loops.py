@@ -147,6 +147,17 @@ def _dot(a_D, b_D):
     return total
 
 
+@exact
+def scale_rows(first, last, scale, rows_BD, centre_D, out_BD, distance_B):
+    """(row − centre) · scale, and ‖row − centre‖."""
+    for r in range(first, last):
+        for d in range(centre_D.size):
+            out_BD[r, d] = rows_BD[r, d] - centre_D[d]
+        distance_B[r] = np.sqrt(_dot(out_BD[r], out_BD[r]))
+        for d in range(centre_D.size):
+            out_BD[r, d] *= scale
+
+
 @fused
 def pass_rows(
     first, last, starts, latents_n, acts_n, group_F, W_dec, b_dec, y_BO, scale_BM,

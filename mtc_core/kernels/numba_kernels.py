@@ -77,8 +77,15 @@ class NumbaKernels(Searching):
         kept = [flat_n.new_empty(size), flat_n.new_empty(size), values_n.new_empty(size)]
         values = values_n.contiguous()
         bits = values.view(torch.int32)
-        n = loops.rank(*_arrays(flat_n, values, bits), budget, d_sae, *_arrays(*kept))
+        n = loops.rank(*_arrays(flat_n, values, bits), budget, d_sae, *_written(*kept))
         return Kept(*(part[:n] for part in kept))
+
+    def scaled_rows(self, rows_BD: Tensor, centre_D: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """(row − centre) · scale, and ‖row − centre‖ of every row."""
+        out_BD, distance_B = rows_BD.new_empty(rows_BD.shape), rows_BD.new_empty(rows_BD.shape[0])
+        arrays = [*_arrays(rows_BD, centre_D), *_written(out_BD, distance_B)]
+        spread(loops.scale_rows, even_cuts(rows_BD.shape[0]), np.float32(scale), *arrays)
+        return out_BD, distance_B
 
     def pass_rows(
         self,
@@ -95,7 +102,7 @@ class NumbaKernels(Searching):
         (B, width), M = y_BO.shape, len(objective.prefix_weights) - 1
         # Pre-activations are done with.
         G_BMO = workspace.matrix(B * M, width, y_BO.device, y_BO.dtype).view(B, M, width)
-        residual_BO, squares_BM = torch.empty_like(y_BO), y_BO.new_empty(B, M)
+        residual_BO, squares_BM = y_BO.new_empty(B, width), y_BO.new_empty(B, M)
         d_act_n, starts = torch.empty_like(kept.acts_n), np.empty(B + 1, np.int64)
         loops.offsets(kept.rows_n.numpy(), starts)
         row_scale_B = batch.weight_B / (batch.count * objective.variance)
@@ -106,7 +113,7 @@ class NumbaKernels(Searching):
             starts,
             *_arrays(kept.latents_n, kept.acts_n, objective.group_of_latent_F),
             *_arrays(weights.W_dec, weights.b_dec, y_BO, scale_BM),
-            *_arrays(G_BMO, residual_BO, squares_BM, d_act_n),
+            *_written(G_BMO, residual_BO, squares_BM, d_act_n),
         )
         loss_P, fvu_P = losses(squares_BM.double(), batch, objective.variance)
         bias_loss, bias_BO = bias_term(weights, batch, objective)
@@ -141,7 +148,7 @@ class NumbaKernels(Searching):
             state["step"] += 1
         ours: list[Any] = []
         for name, state in zip(BY_LATENT, states, strict=True):
-            ours += _arrays(tensors[name], state["exp_avg"], state["exp_avg_sq"])
+            ours += _written(tensors[name], state["exp_avg"], state["exp_avg_sq"])
         starts, ordered = _by_latent(kept, passed.d_act_n, weights.b_enc.numel())
         spread(
             loops.update_latents,
@@ -167,6 +174,12 @@ def _aux(aux: AuxGradients | None, weights: Weights) -> list[Any]:
 
 def _arrays(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _written(*tensors: Tensor) -> list[Any]:
+    """Of tensors that a loop writes to: a copy would be written instead of them."""
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    return _arrays(*tensors)
 
 
 def _by_latent(kept: Kept, d_act_n: Tensor, d_sae: int) -> tuple[Any, list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.config import Kernels
@@ -20,6 +21,10 @@ class StepKernels(Search, Protocol):
     """torch_kernels.py says what each does."""
 
     name: str
+
+    def scaled_rows(
+        self, rows_BD: Tensor, centre_D: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]: ...
 
     def pass_rows(
         self,

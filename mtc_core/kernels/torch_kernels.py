@@ -13,6 +13,7 @@ from mtc_core.kernels.row_pass import RowPass, bias_term, losses
 from mtc_core.objective import Batch, Objective, Weights, group_gradients, prefix_errors
 from mtc_core.selection import Kept, Searching
 from mtc_core.sparse import Bags, LatentMajor
+from mtc_core.statistics import scaled_rows
 from mtc_core.workspace import Workspace
 
 
@@ -20,6 +21,7 @@ class TorchKernels(Searching):
     """Embedding bags by row, sparse matrices by latent, torch's fused Adam."""
 
     name = "torch"
+    scaled_rows = staticmethod(scaled_rows)
 
     def pass_rows(
         self,

@@ -177,6 +177,16 @@ def packed(tensors, gap):
     return found
 
 
+def test_scaled_rows_are_those_of_torch_to_the_bit():
+    draw = torch.Generator().manual_seed(fresh_seed())
+    for rows, width in ((64, 576), (1, 7), (0, 5)):
+        x, centre = torch.randn(rows, width, generator=draw), torch.randn(width, generator=draw)
+        found, distance = NumbaKernels().scaled_rows(x, centre, 0.3)
+        wanted, exact = TorchKernels().scaled_rows(x, centre, 0.3)
+        assert torch.equal(found, wanted)
+        assert torch.allclose(distance, exact, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rounded", [False, True])
 def test_selections_are_those_of_torch(dtype, rounded):
