@@ -22,7 +22,7 @@ Kernels = Literal["torch", "numba"]
 
 DEAD_AFTER_TOKENS_MAX = 10_000_000
 # Learning rates are known for runs of this many steps; shorter runs need higher ones, to a limit.
-AUTO_LR_STEPS, AUTO_LR_MOST = 100_000, 12.0
+AUTO_LR_STEPS, AUTO_LR_MOST = 300_000, 16.0
 BY_STEPS = "steps"  # resolved.json of runs whose `auto` learning rates go by their length
 EXTREME_FACTOR = 8.0  # times the site's median distance from its mean; maths: extreme rows
 

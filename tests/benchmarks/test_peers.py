@@ -37,7 +37,7 @@ def test_each_tool_is_tried_at_multiples_of_its_own_default(asked):
     assert list(runs) == ["ours", "sparsify", "sparsify-bfloat16", "saelens"]
     done = [outcome(run, lr=0.01) for run in runs.values()]
     trials = peers.lr_trials(args, WORKLOAD, Path("root"), Path("python"), done + done)
-    ours = 12 * 2e-4 / (4608 / 16384) ** 0.5  # of a run as short as this one
+    ours = 16 * 2e-4 / (4608 / 16384) ** 0.5  # of a run as short as this one
     assert [(run.tool, run.dtype, run.lr, name) for run, name in asked] == [
         ("ours", "bfloat16", 2 * ours, "ours-lr-2"),
         ("ours", "bfloat16", 0.5 * ours, "ours-lr-0.5"),
@@ -57,7 +57,7 @@ def test_without_learning_rates_the_first_round_alone_is_judged(asked):
 
 def test_the_default_learning_rate_of_ours_goes_by_its_steps():
     long = 2e-4 / (4608 / 16384) ** 0.5
-    for steps, times in (("40", 12), ("4000", 5), ("100000", 1)):
+    for steps, times in (("40", 16), ("12000", 5), ("300000", 1)):
         (ours,) = peers.wanted(peers.arguments(["--only", "ours", "--steps", steps])).values()
         assert peers.default_lr(outcome(ours), WORKLOAD) == pytest.approx(times * long)
 

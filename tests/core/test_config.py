@@ -74,10 +74,10 @@ def test_an_id_is_readable_and_differs_with_everything_that_decides_the_weights(
 def test_defaults_that_depend_on_sizes():
     assert SPEC.widths == (64, 256) and SPEC.weights == (0.0, 0.5, 0.5)
     long = 2e-4 * 8  # 256 is 2**14 / 64
-    rates = [SPEC.learning_rate(steps) / long for steps in (10**7, 100_000, 25_000, 1000, 100, 0)]
-    assert rates == pytest.approx([1, 1, 2, 10, 12, 12])
+    rates = [SPEC.learning_rate(steps) / long for steps in (10**7, 300_000, 75_000, 3000, 100, 0)]
+    assert rates == pytest.approx([1, 1, 2, 10, 16, 16])
     assert replace(SPEC, lr=0.5).learning_rate(100) == 0.5
-    assert (TRAIN.lr_steps, replace(TRAIN, lr_by_steps=False).lr_steps) == (TRAIN.steps, 100_000)
+    assert (TRAIN.lr_steps, replace(TRAIN, lr_by_steps=False).lr_steps) == (TRAIN.steps, 300_000)
     assert (TRAIN.steps, TRAIN.warmup, TRAIN.dead_after) == (1000, 50, 512_000)
     assert replace(TRAIN, tokens=10**9).dead_after == 10_000_000
 
