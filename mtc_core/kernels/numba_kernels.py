@@ -36,8 +36,10 @@ class NumbaKernels(Searching):
     name = "numba"
 
     def __init__(self) -> None:
-        self._found = np.empty(0, np.int64)  # pages are touched only where something is found
-        self._values: dict[Any, Any] = {}
+        # Room for all, of which a page is taken where something is found: torch's memory, for numpy
+        # asks for huge pages, and six transcoders took half a gigabyte of them.
+        self._found = torch.empty(0, dtype=torch.int64)
+        self._values: dict[torch.dtype, Tensor] = {}
 
     def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]:
         """Ascending indices of the values above a bound that few are above, and those values."""
@@ -47,7 +49,7 @@ class NumbaKernels(Searching):
             # Bits of what is not negative are in the order of the values; numpy has no bfloat16.
             values, limits = values.view(torch.int16), limits.view(torch.int16)
         array, (low, high) = values.numpy(), limits.numpy()
-        indices, found = self._room(array)
+        indices, found = _written(*self._room(values))
         cuts = even_cuts(array.size)
         counts = spread(loops.above, cuts, LANES, array, low, high, indices, found)
         parts = [slice(first, first + n) for first, n in zip(cuts, counts, strict=False)]
@@ -55,13 +57,13 @@ class NumbaKernels(Searching):
         values_n = torch.from_numpy(np.concatenate([found[part] for part in parts]))
         return flat_n, values_n.view(values_N.dtype)
 
-    def _room(self, array: Any) -> tuple[Any, Any]:
-        if self._found.size < array.size:
-            self._found = np.empty(array.size, np.int64)
+    def _room(self, values_N: Tensor) -> tuple[Tensor, Tensor]:
+        if self._found.numel() < values_N.numel():
+            self._found = torch.empty(values_N.numel(), dtype=torch.int64)
             self._values.clear()
-        if array.dtype not in self._values:
-            self._values[array.dtype] = np.empty(self._found.size, array.dtype)
-        return self._found, self._values[array.dtype]
+        if values_N.dtype not in self._values:
+            self._values[values_N.dtype] = values_N.new_empty(self._found.numel())
+        return self._found, self._values[values_N.dtype]
 
     def least(self, values_N: Tensor, wanted: int) -> float:
         """The `wanted`-th largest value, or 0 if that is not positive."""
