@@ -16,13 +16,25 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+
+def _compiled(*fastmath: str) -> Any:
+    """Compiles a loop at its first call, and keeps the code for other processes where it can."""
+
+    def compiled(loop: Any) -> Any:
+        options: Any = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+        try:
+            return njit(cache=True, **options)(loop)
+        except RuntimeError:  # no folder here may be written to
+            return njit(**options)(loop)
+
+    return compiled
+
+
 # A sum that is written to memory and may be reordered has other bits where the array that it runs
 # over lies just behind it: LLVM decides at run time, by addresses, if vectors are safe. So only
 # `_dot`, which writes nothing, may reorder, and elsewhere a sum has one product to be fused with.
-_options: Any = {"nogil": True, "cache": True, "error_model": "numpy"}
-exact = njit(**_options)
-fused = njit(fastmath={"contract"}, **_options)
-reordered = njit(fastmath={"contract", "reassoc", "nsz"}, **_options)
+exact, fused = _compiled(), _compiled("contract")
+reordered = _compiled("contract", "reassoc", "nsz")
 
 INFINITE = 0x7F800000  # bits of a float32; above it nothing is a number
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.config import Kernels
+from mtc_core.errors import ConfigError
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.kernels.row_pass import RowPass
 from mtc_core.kernels.torch_kernels import TorchKernels
@@ -51,7 +52,12 @@ def step_kernels(wanted: Kernels | None, device: torch.device, dtype: torch.dtyp
     """The kernels for weights of a dtype on a device."""
     on_cpu = device.type == "cpu" and dtype == torch.float32
     if on_cpu and resolve_kernels(wanted) == "numba":
-        from mtc_core.kernels.numba_kernels import NumbaKernels
-
+        try:
+            from mtc_core.kernels.numba_kernels import NumbaKernels
+        except ImportError as error:  # numba refuses a numpy that it does not know
+            raise ConfigError(
+                f"numba cannot be loaded: {error}; install versions that fit, or set "
+                "train.kernels: torch"
+            ) from None
         return NumbaKernels()
     return TorchKernels()

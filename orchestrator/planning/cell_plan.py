@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtc_core.config import TranscoderSpec
+from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
 from orchestrator.manifest import Manifest
@@ -174,6 +175,7 @@ def _memory(
         shape, model.dtype, model.forward_contexts, manifest.data.context_tokens
     )
     states = sum(t.cost.state_bytes for t in transcoders)
+    compiled = device == "cpu" and resolve_kernels(train.kernels) == "numba"
     return (
         Part(MODEL, costs.model_bytes(shape, model.dtype), "model.dtype"),
         Part(FORWARD, forward, "model.forward_contexts"),
@@ -182,6 +184,7 @@ def _memory(
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
         Part(RUNTIME, costs.RUNTIME_BYTES, ""),
         *([Part("freed tensors that are kept", costs.KEPT_BYTES, "")] * (device == "cpu")),
+        *([Part("compiled loops", costs.LOOPS_BYTES, "train.kernels")] * compiled),
     )
 
 

@@ -20,6 +20,7 @@ FLOAT64_BYTES = 8
 STORED_TOKEN_BYTES = 5  # an int32 id and a byte of row mask
 RUNTIME_BYTES = 400 * 10**6  # Python with torch and transformers imported: 332 MB measured
 KEPT_BYTES = 100 * 10**6  # freed tensors that lie too scattered to be taken again (kept_memory.py)
+LOOPS_BYTES = 150 * 10**6  # numba, its compiler and what it has compiled: 116 to 200 MB measured
 RAY_BYTES = 600 * 10**6  # its own processes, with the dashboard
 DRIVER_BYTES = RUNTIME_BYTES + RAY_BYTES  # what runs beside cells that have their own processes
 ADAM_BYTES = 50  # moved for each parameter by a step of fused Adam, and to keep rows at unit norm

@@ -1,5 +1,7 @@
 """Compiled loops against their slow twin, on random inputs drawn anew."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from mtc_core.aux_loss import AuxGradients
 from mtc_core.errors import ConfigError
 from mtc_core.kernels import choose, loops, threads
 from mtc_core.kernels.numba_kernels import BY_LATENT, NumbaKernels
+from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.objective import Batch, Objective, Weights
 from mtc_core.selection import BatchTopK, Kept
@@ -239,6 +242,25 @@ def test_what_is_not_a_number_shows_in_the_loss():
         )
         case.batch.weight_B[5] = 1
         assert not torch.isfinite(passed.loss_P).all()
+
+
+def test_loops_are_compiled_where_their_code_cannot_be_kept(monkeypatch):
+    compile_it = loops.njit
+
+    def nowhere(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_it(**options)
+
+    monkeypatch.setattr(loops, "njit", nowhere)
+    assert loops._compiled()(lambda x: x + 1)(1) == 2
+
+
+def test_a_numba_that_cannot_be_loaded_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mtc_core.kernels.numba_kernels", None)
+    with pytest.raises(ConfigError, match=r"numba cannot be loaded: .*train\.kernels: torch"):
+        step_kernels("numba", torch.device("cpu"), torch.float32)
+    assert step_kernels("torch", torch.device("cpu"), torch.float32).name == "torch"
 
 
 def test_without_numba_torch_is_used_and_asking_for_it_is_refused(monkeypatch):
