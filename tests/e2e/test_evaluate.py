@@ -201,13 +201,13 @@ class TerminatedWhileSplicing:
     """The driver gets SIGTERM when all that is left is to splice the suite."""
 
     def plant(self) -> None:
-        from orchestrator.evaluating import at_the_end
+        from orchestrator.evaluating import evaluate as evaluating
 
         def evaluate(run, wanted, listener):
             os.kill(os.getpid(), signal.SIGTERM)
             listener.check()
 
-        at_the_end.evaluate = evaluate  # type: ignore[assignment]
+        evaluating.evaluate = evaluate  # type: ignore[assignment]
 
 
 def test_a_run_interrupted_while_splicing_is_stopped_and_then_done(tmp_path, model):

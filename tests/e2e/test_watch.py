@@ -76,7 +76,7 @@ def test_what_is_measured_after_training_is_seen_too(
         listener.progress("splicing", 0.25, 90.0)
         seen.append(read_status(tmp_path / "small") or {})
 
-    monkeypatch.setattr("orchestrator.evaluating.at_the_end.evaluate", evaluate)
+    monkeypatch.setattr("orchestrator.evaluating.evaluate.evaluate", evaluate)
     code, printed = run_here(write_manifest(tmp_path, model, tokens=256 * 4), tmp_path)
     assert code == 0, printed
     (status,) = seen

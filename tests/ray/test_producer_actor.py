@@ -14,6 +14,7 @@ from itertools import islice
 import pytest
 
 from orchestrator.cells.portions import Portions
+from orchestrator.exchange import producer
 from orchestrator.exchange.desk import Desk
 from orchestrator.exchange.stream import Forward
 from orchestrator.ray_backend import producer_actor
@@ -101,7 +102,7 @@ def start(monkeypatch):
     """A function that starts an actor for cells of these names."""
 
     async def start(of: Portions, names: list[str], made_up=MadeUp) -> ActivationProducer:
-        monkeypatch.setattr(producer_actor, "Producer", lambda job, transport: made_up(of))
+        monkeypatch.setattr(producer, "Producer", lambda job, transport: made_up(of))
         monkeypatch.setattr(producer_actor, "Gauges", lambda run, name, start: None)
         actor = ActivationProducer(Job(), "run", 7)
         await actor.begin(names)
