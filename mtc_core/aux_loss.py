@@ -13,13 +13,13 @@ B rows · D dead latents · I, O source and target widths
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mtc_core.objective import Batch, Weights
-from mtc_core.selection import topk_lowest_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,18 @@ def aux_gradients(
     k_aux: int | None,
     aux_weight: float,
     variance: float,
+    keep_largest: Callable[[Tensor, int], Tensor],
 ) -> tuple[Tensor, AuxGradients]:
-    """aux (float64 scalar), and the gradients of aux_weight · aux."""
+    """aux (float64 scalar), and the gradients of aux_weight · aux.
+
+    keep_largest: as in selection.py, or a faster form."""
     half = max(1, residual_BO.shape[1] // 2)
     k = min(k_aux or half, dead_D.numel())
     scale = min(dead_D.numel() / half, 1.0) / (batch.count * variance)
     W_enc_DI, W_dec_DO = weights.W_enc[dead_D], weights.W_dec[dead_D]
     acts_BD = torch.addmm(weights.b_enc[dead_D], batch.x_BI, W_enc_DI.T).relu_()
     if k < dead_D.numel():
-        values_Bk, index_Bk = topk_lowest_index(acts_BD, k)
-        acts_BD = torch.zeros_like(acts_BD).scatter_(1, index_Bk, values_Bk)
-
+        acts_BD = keep_largest(acts_BD, k)
     error_BO = acts_BD @ W_dec_DO - residual_BO
     weighted_BO = error_BO * (batch.weight_B * scale)[:, None]
     aux = (error_BO * weighted_BO).double().sum()

@@ -14,7 +14,9 @@ B rows · M groups (and prefixes) · F latents · I, O source and target widths
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 
@@ -55,13 +57,19 @@ class Batch:
     count: Tensor  # rows with a weight: what means divide by, at least 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Objective:
     """What the loss is made of, beside the weights."""
 
     prefix_weights: tuple[float, ...]  # w_0 (bias only), w_1, …, w_m
     variance: float  # V, of the scaled target
     group_of_latent_F: Tensor
+
+    @cached_property
+    def weights_P(self) -> Tensor:
+        """prefix_weights on the device: what a step copies there, it waits for. float64"""
+        device = self.group_of_latent_F.device
+        return torch.tensor(self.prefix_weights, dtype=torch.float64, device=device)
 
 
 def prefix_errors(groups_BMO: Tensor, start_BO: Tensor) -> Tensor:
@@ -74,9 +82,9 @@ def prefix_errors(groups_BMO: Tensor, start_BO: Tensor) -> Tensor:
     return groups_BMO
 
 
-def group_gradients(errors_BMO: Tensor, row_scale_B: Tensor, weights: tuple[float, ...]) -> Tensor:
+def group_gradients(errors_BMO: Tensor, row_scale_B: Tensor, weights_P: Tensor) -> Tensor:
     """G_j = Σ_{i≥j} 2 w_i scale_n (ŷ_i − y), in place of the errors."""
-    w_M = errors_BMO.new_tensor(weights[1:])
+    w_M = weights_P[1:].to(errors_BMO.dtype)
     errors_BMO *= (2 * row_scale_B[:, None] * w_M).unsqueeze(2)
     for j in range(errors_BMO.shape[1] - 2, -1, -1):
         errors_BMO[:, j] += errors_BMO[:, j + 1]

@@ -33,7 +33,10 @@ class Ridge:
 
 class RidgeTotals:
     """Second moments of scaled rows; part of a trainer's state. Products of a batch in float32,
-    their sums in float64."""
+    their sums in float64.
+
+    `rows` counts those looked at. Extreme ones are among them, as zeros: how many are not is in the
+    last entry of `xx`, and asking for it in a step would have a GPU wait."""
 
     def __init__(self, d_in: int, d_out: int, device: torch.device) -> None:
         # A constant column carries the means and the intercept.
@@ -47,10 +50,10 @@ class RidgeTotals:
         if self.rows >= self.wanted:
             return
         part = slice(-(-x_BI.shape[0] // PARTS))
-        x_BI, y_BO, full_B = x_BI[part], y_BO[part], weight_B[part] == 1
-        x_BI = torch.nn.functional.pad(x_BI[full_B], (0, 1), value=1.0)
+        x_BI = torch.nn.functional.pad(x_BI[part], (0, 1), value=1.0)
+        x_BI *= (weight_B[part] == 1)[:, None]
         self.xx += (x_BI.T @ x_BI).double()
-        self.xy += (x_BI.T @ y_BO[full_B]).double()
+        self.xy += (x_BI.T @ y_BO[part]).double()
         self.rows += x_BI.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,10 +66,11 @@ class RidgeTotals:
 
     def solve(self, penalty: float) -> Tensor:
         """The map [d_in + 1, d_out] in scaled units; its last row is the intercept."""
-        if not self.rows:
+        rows = int(self.xx[-1, -1])
+        if not rows:
             return torch.zeros_like(self.xy)  # no row seen: the mean is all there is
         d_in = self.xx.shape[0] - 1
         ridge = torch.full((d_in + 1,), penalty, dtype=torch.float64, device=self.xx.device)
         ridge *= self.xx.diagonal()[:d_in].mean()
-        ridge[d_in] = 1e-9 * max(self.rows, 1)  # the intercept is not shrunk
+        ridge[d_in] = 1e-9 * rows  # the intercept is not shrunk
         return torch.linalg.solve(self.xx + torch.diag(ridge), self.xy)

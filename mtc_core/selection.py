@@ -31,6 +31,15 @@ class Kept:
     latents_n: Tensor
     acts_n: Tensor
 
+    @property
+    def number(self) -> int | Tensor:
+        """How many there are."""
+        return self.acts_n.numel()
+
+    def reset(self, counters_F: Tensor) -> None:
+        """Set the counters of latents that are on to 0."""
+        counters_F[self.latents_n] = 0
+
     @classmethod
     def from_flat(cls, flat_n: Tensor, acts_n: Tensor, d_sae: int) -> Kept:
         rows_n = torch.div(flat_n, d_sae, rounding_mode="floor")
@@ -175,6 +184,12 @@ def largest(values_n: Tensor, budget: int) -> Tensor:
     at_cut_n = (values_n == cut).nonzero().squeeze(1)
     keep_n[at_cut_n[: budget - int(keep_n.sum())]] = True
     return keep_n
+
+
+def keep_largest(rows_BD: Tensor, k: int) -> Tensor:
+    """The rows with all but the k largest entries of each set to 0."""
+    values_Bk, places_Bk = topk_lowest_index(rows_BD, k)
+    return torch.zeros_like(rows_BD).scatter_(1, places_Bk, values_Bk)
 
 
 def topk_rows(pre_BF: Tensor, k: int, rescore: Rescore | None = None) -> Kept:

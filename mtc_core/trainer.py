@@ -19,19 +19,17 @@ from torch.profiler import record_function
 
 from mtc_core.aux_loss import AuxGradients, aux_gradients
 from mtc_core.config import TrainConfig, TranscoderSpec
-from mtc_core.errors import CheckpointError, TrainingStopped
+from mtc_core.errors import CheckpointError
 from mtc_core.initial import initial_weights, saved_weights
 from mtc_core.kernels.step_kernels import step_kernels
+from mtc_core.learner import Learner, LossWatch
 from mtc_core.objective import Batch, Objective
 from mtc_core.ridge import RidgeTotals
-from mtc_core.selection import BatchTopK, Kept, Rescore, topk_lowest_index, topk_rows
-from mtc_core.sparse import row_dot
+from mtc_core.selection import Kept
 from mtc_core.statistics import PairStatistics, Scaler
 from mtc_core.workspace import Workspace
 
 REFRESH_DEAD_STEPS = 100
-THRESHOLD_DECAY = 0.99
-BOUND_LATENTS = 4  # an extreme row under `bound` uses at most this many times k latents
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,6 @@ class TranscoderTrainer:
         transcoder (FORMAT.md) from which training starts, instead of random ones; raises
         CheckpointError if they are of other sizes."""
         self.spec, self.train = spec, train
-        self.workspace = workspace or Workspace()
         self.device = torch.device(device)
         self.statistics = statistics.to(self.device)
         d_in, d_out = statistics.mu_I.numel(), statistics.nu_O.numel()
@@ -99,10 +96,15 @@ class TranscoderTrainer:
         group_of_latent_F = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         # In scaled units the target's variance is d_out, whatever the site.
         self.objective = Objective(spec.weights, float(d_out), group_of_latent_F.to(self.device))
-        self.select = BatchTopK()
+        self.learner = Learner(
+            weights=self.weights,
+            optimizer=self.optimizer,
+            objective=self.objective,
+            workspace=workspace or Workspace(),
+            watch=LossWatch(self.device),
+        )
+        self.selector = self.kernels.selector(spec, train.extreme)
         self.ridge = RidgeTotals(d_in, d_out, self.device)
-        self.step_index = 0
-        self.threshold = torch.tensor(-1.0, dtype=torch.float64)  # EMA; negative: none seen yet
         self.silent_F = torch.zeros(spec.d_sae, dtype=torch.int64, device=self.device)
         self.dead_D = torch.zeros(0, dtype=torch.int64, device=self.device)
 
@@ -111,92 +113,38 @@ class TranscoderTrainer:
         """One optimizer step on raw rows [B, d_in] and [B, d_out].
 
         Raises TrainingStopped when the loss is not finite; the weights are then still the last
-        good ones."""
+        good ones. Where asking would have a GPU wait, it raises at the next logged step."""
         with record_function("mtc.scale"):
             batch, extreme_B = self.scaler(x_raw_BI, y_raw_BO)
         kept = self._select(batch, extreme_B)
         with record_function("mtc.rows"):
-            passed = self.kernels.pass_rows(
-                self.weights, batch, kept, self.objective, self.workspace
-            )
+            passed = self.kernels.pass_rows(self.learner, batch, kept)
         with record_function("mtc.aux"):
             aux, aux_added = self._aux(batch, passed.residual_BO)
-        loss = passed.loss(self.spec.weights) + self.spec.aux_weight * aux
+        loss = passed.loss(self.objective) + self.spec.aux_weight * aux
         # A source row that is not finite selects nothing: the loss alone would not show it.
         loss += 0 * batch.x_BI.sum()
-        if not torch.isfinite(loss):
-            raise TrainingStopped(
-                f"the loss is {float(loss)} at step {self.step_index}; lower train.lr, or set "
-                "model.dtype: float32 if the model's activations overflow"
-            )
+        self.learner.watch.look(loss, self.step_index)
+        if self.kernels.waits or self.step_index % self.train.log_every_steps == 0:
+            self.learner.watch.check()
         with record_function("mtc.update"):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate
-            self.kernels.update(
-                self.weights, self.optimizer, batch, kept, passed, aux_added, self.objective
-            )
+            self.kernels.update(self.learner, batch, kept, passed, aux_added)
         with record_function("mtc.counters"):
             self._count(kept, batch)
             self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)
-        self.step_index += 1
-        l0 = kept.acts_n.numel() / batch.count
+        self.learner.step_index += 1
+        l0 = kept.number / batch.count
         variance = self.objective.variance
         return StepReport(loss, passed.fvu_P, variance, aux, l0, extreme_B.double().mean())
 
     def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
-        """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
         with record_function("mtc.encode"):
-            pre_BF, rescore = self._pre_activations(batch.x_BI)
+            half = self.train.dtype == "bfloat16"
+            pre = self.kernels.pre_activations(self.learner, batch.x_BI, half)
         with record_function("mtc.select"):
-            return self._kept(pre_BF, rescore, batch, extreme_B)
-
-    def _kept(
-        self, pre_BF: Tensor, rescore: Rescore | None, batch: Batch, extreme_B: Tensor
-    ) -> Kept:
-        self._curb_extreme(pre_BF, extreme_B.nonzero().squeeze(1))
-        if self.spec.selection == "topk":
-            return topk_rows(pre_BF, self.spec.k, rescore)
-        budget = self.spec.k * int(batch.count)
-        kept = self.select(pre_BF, budget, rescore, self.kernels)
-        self._track_threshold(kept, budget)
-        return kept
-
-    def _curb_extreme(self, pre_BF: Tensor, rows_E: Tensor) -> None:
-        if not rows_E.numel() or self.train.extreme == "keep":
-            return
-        if self.train.extreme == "mask":
-            pre_BF[rows_E] = 0
-            return
-        cap = min(BOUND_LATENTS * self.spec.k, self.spec.d_sae)
-        values, latents = topk_lowest_index(pre_BF[rows_E], cap)
-        pre_BF[rows_E] = 0
-        pre_BF[rows_E[:, None], latents] = values
-
-    def _pre_activations(self, x_BI: Tensor) -> tuple[Tensor, Rescore | None]:
-        """Pre-activations, and how to make rounded ones exact."""
-        w = self.weights
-        exact = self.train.dtype == "float32"
-        dtype = w.W_enc.dtype if exact else torch.bfloat16
-        pre_BF = self.workspace.matrix(len(x_BI), self.spec.d_sae, self.device, dtype)
-        torch.addmm(w.b_enc.to(dtype), x_BI.to(dtype), w.W_enc.to(dtype).T, out=pre_BF)
-        if exact:
-            return pre_BF, None
-
-        def rescore(flat_n: Tensor) -> Tensor:
-            found = Kept.from_flat(flat_n, flat_n, self.spec.d_sae)
-            exact_n = row_dot(x_BI, w.W_enc, found.rows_n, found.latents_n)
-            return exact_n + w.b_enc[found.latents_n]
-
-        return pre_BF, rescore
-
-    def _track_threshold(self, kept: Kept, budget: int) -> None:
-        if kept.acts_n.numel() < budget or budget == 0:
-            return  # fewer positives than the budget: the smallest is no cut
-        smallest = kept.acts_n.min().double().cpu()
-        first = self.threshold < 0
-        self.threshold = torch.where(
-            first, smallest, torch.lerp(smallest, self.threshold, THRESHOLD_DECAY)
-        )
+            return self.selector(pre, batch, extreme_B)
 
     def _aux(self, batch: Batch, residual_BO: Tensor) -> tuple[Tensor, AuxGradients | None]:
         if self.step_index % REFRESH_DEAD_STEPS == 0:
@@ -211,12 +159,23 @@ class TranscoderTrainer:
             k_aux=self.spec.k_aux,
             aux_weight=self.spec.aux_weight,
             variance=self.objective.variance,
+            keep_largest=self.kernels.keep_largest,
         )
 
     def _count(self, kept: Kept, batch: Batch) -> None:
         """Rows since each latent last fired: a kept value above 0, not a mere selection."""
         self.silent_F += batch.count.long()
-        self.silent_F[kept.latents_n] = 0
+        kept.reset(self.silent_F)
+
+    @property
+    def step_index(self) -> int:
+        """Steps done, and the index of the coming one."""
+        return self.learner.step_index
+
+    @property
+    def threshold(self) -> Tensor:
+        """Of inference, in scaled units, from the training batches; negative before the first."""
+        return self.selector.threshold
 
     @property
     def learning_rate(self) -> float:
@@ -235,7 +194,10 @@ class TranscoderTrainer:
         return self.dead / self.spec.d_sae
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a later step depends on, as tensors (shared with the trainer)."""
+        """Everything that a later step depends on, as tensors (shared with the trainer).
+
+        Raises TrainingStopped where the loss was not finite and nobody has asked since."""
+        self.learner.watch.check()
         tensors = dict(self.weights.tensors())
         for name, parameter in self.weights.tensors().items():
             for key in ("exp_avg", "exp_avg_sq"):
@@ -244,8 +206,7 @@ class TranscoderTrainer:
         tensors |= {f"ridge.{k}": v for k, v in self.ridge.tensors().items()}
         tensors |= {
             "step": torch.tensor(self.step_index),
-            "threshold": self.threshold,
-            "filter": torch.tensor([self.select.cut, self.select.margin], dtype=torch.float64),
+            **self.selector.tensors(),
             "silent": self.silent_F,
             "dead": self.dead_D,
         }
@@ -284,9 +245,8 @@ class TranscoderTrainer:
             for key in ("exp_avg", "exp_avg_sq"):
                 moments[key].copy_(state[f"adam.{name}.{key}"])
         self.ridge.load({k: state[f"ridge.{k}"] for k in self.ridge.tensors()})
-        self.step_index = int(state["step"])
-        self.threshold = state["threshold"].clone()
-        self.select.cut, self.select.margin = state["filter"].tolist()
+        self.learner.step_index = int(state["step"])
+        self.selector.load(state)
         self.silent_F.copy_(state["silent"])
         self.dead_D = state["dead"].to(self.device, copy=True)
 

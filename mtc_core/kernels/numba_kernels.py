@@ -18,19 +18,20 @@ from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
+from mtc_core.kernels.host_kernels import HostKernels
 from mtc_core.kernels.row_pass import RowPass, bias_term, losses
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
 from mtc_core.kernels.torch_kernels import base_gradients
-from mtc_core.objective import Batch, Objective, Weights
-from mtc_core.selection import Kept, Searching
-from mtc_core.workspace import Workspace
+from mtc_core.learner import Learner
+from mtc_core.objective import Batch, Weights
+from mtc_core.selection import Kept
 
 BY_LATENT = ("W_enc", "b_enc", "W_dec")
 LANES = 32  # entries that are looked at together
 LATENT_COST = 10  # what a latent's Adam step takes, in nonzeros
 
 
-class NumbaKernels(Searching):
+class NumbaKernels(HostKernels):
     """Loops of mtc_core/kernels/loops.py, on torch's number of threads."""
 
     name = "numba"
@@ -89,26 +90,20 @@ class NumbaKernels(Searching):
         spread(loops.scale_rows, even_cuts(rows_BD.shape[0]), np.float32(scale), *arrays)
         return out_BD, distance_B
 
-    def pass_rows(
-        self,
-        weights: Weights,
-        batch: Batch,
-        kept: Kept,
-        objective: Objective,
-        workspace: Workspace,
-    ) -> RowPass:
+    def pass_rows(self, learner: Learner, batch: Batch, kept: Kept) -> RowPass:
         """Losses of the selected activations, and gradients up to them."""
+        weights, objective = learner.weights, learner.objective
         y_BO = batch.y_BO
         if weights.W_skip is not None:
             y_BO = torch.addmm(y_BO, batch.x_BI, weights.W_skip.T, alpha=-1)
         (B, width), M = y_BO.shape, len(objective.prefix_weights) - 1
         # Pre-activations are done with.
-        G_BMO = workspace.matrix(B * M, width, y_BO.device, y_BO.dtype).view(B, M, width)
+        G_BMO = learner.workspace.matrix(B * M, width, y_BO.device, y_BO.dtype).view(B, M, width)
         residual_BO, squares_BM = y_BO.new_empty(B, width), y_BO.new_empty(B, M)
         d_act_n, starts = torch.empty_like(kept.acts_n), np.empty(B + 1, np.int64)
         loops.offsets(kept.rows_n.numpy(), starts)
         row_scale_B = batch.weight_B / (batch.count * objective.variance)
-        scale_BM = 2 * row_scale_B[:, None] * y_BO.new_tensor(objective.prefix_weights[1:])
+        scale_BM = 2 * row_scale_B[:, None] * objective.weights_P[1:].to(y_BO.dtype)
         spread(
             loops.pass_rows,
             even_cuts(B),
@@ -131,15 +126,15 @@ class NumbaKernels(Searching):
 
     def update(
         self,
-        weights: Weights,
-        optimizer: torch.optim.Adam,
+        learner: Learner,
         batch: Batch,
         kept: Kept,
         passed: RowPass,
         aux: AuxGradients | None,
-        objective: Objective,
     ) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm."""
+        weights, optimizer = learner.weights, learner.optimizer
+        objective = learner.objective
         tensors = weights.tensors()
         for name, gradient in base_gradients(weights, batch, passed).items():
             tensors[name].grad = gradient
@@ -160,7 +155,7 @@ class NumbaKernels(Searching):
             *_arrays(objective.group_of_latent_F),
             *_aux(aux, weights),
             *_arrays(batch.x_BI[:, None], passed.G_BMO),
-            _adam(optimizer, float(states[0]["step"])),
+            _adam(learner),
             *ours,
         )
 
@@ -202,9 +197,7 @@ def _latent_cuts(starts: Any) -> list[int]:
     return [0, *np.searchsorted(work, wanted).tolist(), starts.size - 1]
 
 
-def _adam(optimizer: torch.optim.Adam, step: float) -> Any:
-    (group,) = optimizer.param_groups
-    beta1, beta2 = group["betas"]
-    rate, rise = group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+def _adam(learner: Learner) -> Any:
+    rate, rise, beta1, beta2, eps = learner.adam
     with np.errstate(over="ignore"):  # of a rate that is too large for anything to stay finite
-        return np.array([1 - beta1, beta2, 1 - beta2, rate, rise, group["eps"]], np.float32)
+        return np.array([1 - beta1, beta2, 1 - beta2, rate, rise, eps], np.float32)

@@ -26,9 +26,9 @@ class RowPass:
     base_BO: Tensor  # of ŷ_0: of b_dec in every row
     d_act_n: Tensor  # of every kept activation
 
-    def loss(self, prefix_weights: tuple[float, ...]) -> Tensor:
-        weights = self.loss_P.new_tensor(prefix_weights)
-        return weights[0] * self.bias_loss + (weights[1:] * self.loss_P).sum()
+    def loss(self, objective: Objective) -> Tensor:
+        weights_P = objective.weights_P
+        return weights_P[0] * self.bias_loss + (weights_P[1:] * self.loss_P).sum()
 
 
 def losses(squares_BM: Tensor, batch: Batch, variance: float) -> tuple[Tensor, Tensor]:

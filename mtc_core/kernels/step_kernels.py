@@ -8,43 +8,43 @@ import torch
 from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
-from mtc_core.config import Kernels
+from mtc_core.config import Extreme, Kernels, TranscoderSpec
 from mtc_core.errors import ConfigError
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.kernels.row_pass import RowPass
 from mtc_core.kernels.torch_kernels import TorchKernels
-from mtc_core.objective import Batch, Objective, Weights
-from mtc_core.selection import Kept, Search
-from mtc_core.workspace import Workspace
+from mtc_core.learner import Learner
+from mtc_core.objective import Batch
+from mtc_core.pre_activations import PreActivations
+from mtc_core.selection import Kept
+from mtc_core.selector import Selector
 
 
-class StepKernels(Search, Protocol):
+class StepKernels(Protocol):
     """torch_kernels.py says what each does."""
 
     name: str
+    waits: bool  # whether a step asks the device for sizes; else it only asks it to work
 
     def scaled_rows(
         self, rows_BD: Tensor, centre_D: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]: ...
 
-    def pass_rows(
-        self,
-        weights: Weights,
-        batch: Batch,
-        kept: Kept,
-        objective: Objective,
-        workspace: Workspace,
-    ) -> RowPass: ...
+    def pre_activations(self, learner: Learner, x_BI: Tensor, half: bool) -> PreActivations: ...
+
+    def selector(self, spec: TranscoderSpec, extreme: Extreme) -> Selector: ...
+
+    def keep_largest(self, rows_BD: Tensor, k: int) -> Tensor: ...
+
+    def pass_rows(self, learner: Learner, batch: Batch, kept: Kept) -> RowPass: ...
 
     def update(
         self,
-        weights: Weights,
-        optimizer: torch.optim.Adam,
+        learner: Learner,
         batch: Batch,
         kept: Kept,
         passed: RowPass,
         aux: AuxGradients | None,
-        objective: Objective,
     ) -> None: ...
 
 

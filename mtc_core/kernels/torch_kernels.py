@@ -9,29 +9,24 @@ import torch
 from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
+from mtc_core.kernels.host_kernels import HostKernels
 from mtc_core.kernels.row_pass import RowPass, bias_term, losses
-from mtc_core.objective import Batch, Objective, Weights, group_gradients, prefix_errors
-from mtc_core.selection import Kept, Searching
+from mtc_core.learner import Learner
+from mtc_core.objective import Batch, Weights, group_gradients, prefix_errors
+from mtc_core.selection import Kept
 from mtc_core.sparse import Bags, LatentMajor
 from mtc_core.statistics import scaled_rows
-from mtc_core.workspace import Workspace
 
 
-class TorchKernels(Searching):
+class TorchKernels(HostKernels):
     """Embedding bags by row, sparse matrices by latent, torch's fused Adam."""
 
     name = "torch"
     scaled_rows = staticmethod(scaled_rows)
 
-    def pass_rows(
-        self,
-        weights: Weights,
-        batch: Batch,
-        kept: Kept,
-        objective: Objective,
-        workspace: Workspace,
-    ) -> RowPass:
+    def pass_rows(self, learner: Learner, batch: Batch, kept: Kept) -> RowPass:
         """Losses of the selected activations, and gradients up to them."""
+        weights, objective = learner.weights, learner.objective
         n_rows, n_groups = batch.y_BO.shape[0], len(objective.prefix_weights) - 1
         bags = Bags(kept, objective.group_of_latent_F, n_rows, n_groups)
         base_error_BO = weights.base_error(batch.x_BI, batch.y_BO)
@@ -39,7 +34,7 @@ class TorchKernels(Searching):
         squares_BM = torch.linalg.vector_norm(errors_BMO, dim=2).double().square()
         residual_BO = -errors_BMO[:, -1]  # a copy, taken before the errors become gradients
         row_scale_B = batch.weight_B / (batch.count * objective.variance)
-        G_BMO = group_gradients(errors_BMO, row_scale_B, objective.prefix_weights)
+        G_BMO = group_gradients(errors_BMO, row_scale_B, objective.weights_P)
         loss_P, fvu_P = losses(squares_BM, batch, objective.variance)
         bias_loss, bias_BO = bias_term(weights, batch, objective)
         return RowPass(
@@ -54,16 +49,15 @@ class TorchKernels(Searching):
 
     def update(
         self,
-        weights: Weights,
-        optimizer: torch.optim.Adam,
+        learner: Learner,
         batch: Batch,
         kept: Kept,
         passed: RowPass,
         aux: AuxGradients | None,
-        objective: Objective,
     ) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm."""
-        gradients = self.gradients(weights, batch, kept, passed, aux, objective)
+        weights, optimizer = learner.weights, learner.optimizer
+        gradients = self.gradients(learner, batch, kept, passed, aux)
         # A unit row cannot use the part of its gradient along itself; Adam's moments should not.
         along_F = (gradients.W_dec * weights.W_dec).sum(1, keepdim=True)
         gradients.W_dec.addcmul_(weights.W_dec, along_F, value=-1)
@@ -77,16 +71,16 @@ class TorchKernels(Searching):
 
     def gradients(
         self,
-        weights: Weights,
+        learner: Learner,
         batch: Batch,
         kept: Kept,
         passed: RowPass,
         aux: AuxGradients | None,
-        objective: Objective,
     ) -> Weights:
         """Of the whole loss, with respect to every parameter."""
+        weights, group_F = learner.weights, learner.objective.group_of_latent_F
         by_latent = LatentMajor(kept, weights.W_dec.shape[0])
-        bags_n = kept.rows_n * passed.G_BMO.shape[1] + objective.group_of_latent_F[kept.latents_n]
+        bags_n = kept.rows_n * passed.G_BMO.shape[1] + group_F[kept.latents_n]
         gradients = Weights(
             W_enc=by_latent.gradient(passed.d_act_n, kept.rows_n, batch.x_BI),
             b_enc=by_latent.sums(passed.d_act_n),

@@ -12,6 +12,7 @@ from mtc_core.kernels import choose, loops, threads
 from mtc_core.kernels.numba_kernels import BY_LATENT, NumbaKernels
 from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
+from mtc_core.learner import Learner, LossWatch
 from mtc_core.objective import Batch, Objective, Weights
 from mtc_core.selection import BatchTopK, Kept
 from mtc_core.trainer import fresh_moments
@@ -59,6 +60,10 @@ class Case:
                 dead_D, self.normal(dead, I), self.normal(dead), self.normal(dead, O)
             )
 
+    def learner(self, weights, optimizer):
+        watch = LossWatch(torch.device("cpu"))
+        return Learner(weights, optimizer, self.objective, Workspace(), watch)
+
     def normal(self, *size):
         return torch.randn(*size, generator=self.draw)
 
@@ -79,12 +84,14 @@ class Case:
         for parameter in tensors.values():
             optimizer.state[parameter] = fresh_moments(parameter)
         aux = None if self.aux is None else to(self.aux)
+        learner = self.learner(weights, optimizer)
         for _ in range(steps):
-            passed = kernels.pass_rows(weights, batch, kept, self.objective, Workspace())
+            passed = kernels.pass_rows(learner, batch, kept)
             found = {
                 name: getattr(passed, name).clone() for name in type(passed).__dataclass_fields__
             }
-            kernels.update(weights, optimizer, batch, kept, passed, aux, self.objective)
+            kernels.update(learner, batch, kept, passed, aux)
+            learner.step_index += 1
         for name, parameter in tensors.items():
             state = optimizer.state[parameter]
             found |= {name: parameter, **{f"{name}.{key}": state[key] for key in state}}
@@ -237,9 +244,8 @@ def test_what_is_not_a_number_shows_in_the_loss():
     for where in ("x_BI", "y_BO"):
         case = Case(SHAPES[0], fresh_seed(), skip=True)
         getattr(case.batch, where)[5, 2] = float("nan")
-        passed = NumbaKernels().pass_rows(
-            case.weights, case.batch, case.kept, case.objective, Workspace()
-        )
+        learner = case.learner(case.weights, None)
+        passed = NumbaKernels().pass_rows(learner, case.batch, case.kept)
         case.batch.weight_B[5] = 1
         assert not torch.isfinite(passed.loss_P).all()
 

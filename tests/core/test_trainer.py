@@ -71,7 +71,7 @@ def test_threshold_starts_at_the_first_cut_and_then_moves_by_a_hundredth():
     expected = None
     for i in range(5):
         small.run(trainer, i, i + 1)
-        cut = trainer.select.cut
+        cut = trainer.selector.batch_topk.cut
         expected = cut if expected is None else 0.99 * expected + 0.01 * cut
         assert float(trainer.threshold) == pytest.approx(expected, rel=1e-12)
     assert trainer.threshold.dtype == torch.float64

@@ -60,7 +60,7 @@ def test_training_writes_what_tracking_hands_over(tmp_path: Path) -> None:
     trainer.weights.b_enc[:10] = -1e3
     (report,) = small.run(trainer, 0, 1)
     folder = TranscoderFolder(tmp_path)
-    run = TranscoderRun(trainer.spec, trainer.train, folder, "cpu", 2, trainer.workspace)
+    run = TranscoderRun(trainer.spec, trainer.train, folder, "cpu", 2, trainer.learner.workspace)
     run.trainer = trainer
     run._log(0, report)
     (written,) = Tail(folder.metrics, 0).read()

@@ -1,0 +1,25 @@
+"""What those kernels share whose steps ask the device for sizes.
+
+B rows · I source width
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mtc_core.config import Extreme, TranscoderSpec
+from mtc_core.learner import Learner
+from mtc_core.pre_activations import PreActivations, pre_activations
+from mtc_core.selection import Searching, keep_largest
+from mtc_core.selector import HostSelector, Selector
+
+
+class HostKernels(Searching):
+    waits = True
+    keep_largest = staticmethod(keep_largest)
+
+    def selector(self, spec: TranscoderSpec, extreme: Extreme) -> Selector:
+        return HostSelector(spec, extreme, self)
+
+    def pre_activations(self, learner: Learner, x_BI: Tensor, half: bool) -> PreActivations:
+        return pre_activations(learner.weights, x_BI, half, learner.workspace)

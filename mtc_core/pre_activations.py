@@ -1,0 +1,43 @@
+"""The encoder's product, and how to make a rounded one exact.
+
+B rows · F latents · I source width · n entries
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtc_core.objective import Weights
+from mtc_core.selection import Kept, Rescore
+from mtc_core.sparse import row_dot
+from mtc_core.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class PreActivations:
+    """x W_encᵀ + b_enc of a step, to be overwritten by what comes next."""
+
+    pre_BF: Tensor
+    rescore: Rescore | None = None  # where they are rounded
+
+
+def pre_activations(
+    weights: Weights, x_BI: Tensor, half: bool, workspace: Workspace
+) -> PreActivations:
+    """In the weights' dtype, or computed and rounded in bfloat16."""
+    dtype = torch.bfloat16 if half else weights.W_enc.dtype
+    pre_BF = workspace.matrix(len(x_BI), weights.b_enc.numel(), x_BI.device, dtype)
+    b_enc, W_enc = weights.b_enc.to(dtype), weights.W_enc.to(dtype)
+    torch.addmm(b_enc, x_BI.to(dtype), W_enc.T, out=pre_BF)
+    if not half:
+        return PreActivations(pre_BF)
+
+    def rescore(flat_n: Tensor) -> Tensor:
+        found = Kept.from_flat(flat_n, flat_n, weights.b_enc.numel())
+        exact_n = row_dot(x_BI, weights.W_enc, found.rows_n, found.latents_n)
+        return exact_n + weights.b_enc[found.latents_n]
+
+    return PreActivations(pre_BF, rescore)
