@@ -18,7 +18,7 @@ from mtc_core.sites import Site
 Selection = Literal["batchtopk", "topk"]
 Extreme = Literal["mask", "bound", "keep"]
 ComputeDtype = Literal["float32", "bfloat16"]
-Kernels = Literal["torch", "numba"]
+Kernels = Literal["torch", "numba", "triton"]
 
 DEAD_AFTER_TOKENS_MAX = 10_000_000
 # Learning rates are known for runs of this many steps; shorter runs need higher ones, to a limit.

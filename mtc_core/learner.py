@@ -27,7 +27,7 @@ class LossWatch:
     def look(self, loss: Tensor, step: int) -> None:
         """Take note of the loss of a step, on its device."""
         first = (self.good > 0) & ~torch.isfinite(loss)
-        self._bad_step = torch.where(first, step, self._bad_step)
+        self._bad_step = self._bad_step.masked_fill(first, step)  # where() copies a number, waiting
         self._bad_loss = torch.where(first, loss, self._bad_loss)
         self.good = self.good * ~first
 

@@ -22,6 +22,7 @@ class PreActivations:
 
     pre_BF: Tensor
     rescore: Rescore | None = None  # where they are rounded
+    bias_F: Tensor | None = None  # where it is still to be added
 
 
 def pre_activations(

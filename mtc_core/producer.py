@@ -67,8 +67,8 @@ class ActivationProducer:
             place.split(self.forward_contexts * ids_CT.shape[1]),
             strict=True,
         ):
-            here_N = (place_N >= 0).nonzero().squeeze(1).to(self.device)
-            there_N = place_N[place_N >= 0].to(self.device)
+            here_N = self._there((place_N >= 0).nonzero().squeeze(1))
+            there_N = self._there(place_N[place_N >= 0])
             for name, acts_CTD in self._forward(chunk_CT).items():
                 rows_ND = acts_CTD.flatten(0, 1)
                 buffer_RD = _buffer(into, name, flat_R.numel(), rows_ND)
@@ -81,7 +81,7 @@ class ActivationProducer:
             ids_CT.split(self.forward_contexts), rows_CT.split(self.forward_contexts), strict=True
         )
         for chunk_CT, mask_CT in chunks:
-            here_N = mask_CT.flatten().nonzero().squeeze(1).to(self.device)
+            here_N = self._there(mask_CT.flatten().nonzero().squeeze(1))
             captured = self._forward(chunk_CT)
             yield {
                 name: acts_CTD.flatten(0, 1).index_select(0, here_N)
@@ -92,7 +92,14 @@ class ActivationProducer:
         self.forwards += 1
         self.tokens_forwarded += ids_CT.numel()
         with record_function("mtc.forward"):
-            return self.capture(ids_CT.to(self.device, torch.int64))
+            return self.capture(self._there(ids_CT.long()))
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        """On the producer's device. From pinned memory, else a GPU's work would first have to be
+        waited for."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def _buffer(buffers: Activations, name: str, n_rows: int, like_ND: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ class TranscoderTrainer:
         )
         for parameter in self.weights.tensors().values():
             self.optimizer.state[parameter] = fresh_moments(parameter)
-        self.kernels = step_kernels(train.kernels, self.device, dtype)
+        half = train.dtype == "bfloat16"
+        self.kernels = step_kernels(train.kernels, self.device, dtype, half)
         self.scaler = Scaler(
             statistics,
             train.extreme,
@@ -103,7 +104,7 @@ class TranscoderTrainer:
             workspace=workspace or Workspace(),
             watch=LossWatch(self.device),
         )
-        self.selector = self.kernels.selector(spec, train.extreme)
+        self.selector = self.kernels.selector(spec, train.extreme, self.device)
         self.ridge = RidgeTotals(d_in, d_out, self.device)
         self.silent_F = torch.zeros(spec.d_sae, dtype=torch.int64, device=self.device)
         self.dead_D = torch.zeros(0, dtype=torch.int64, device=self.device)
@@ -141,8 +142,7 @@ class TranscoderTrainer:
 
     def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
         with record_function("mtc.encode"):
-            half = self.train.dtype == "bfloat16"
-            pre = self.kernels.pre_activations(self.learner, batch.x_BI, half)
+            pre = self.kernels.pre_activations(self.learner, batch.x_BI)
         with record_function("mtc.select"):
             return self.selector(pre, batch, extreme_B)
 

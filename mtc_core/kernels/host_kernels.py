@@ -5,6 +5,7 @@ B rows · I source width
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mtc_core.config import Extreme, TranscoderSpec
@@ -15,11 +16,16 @@ from mtc_core.selector import HostSelector, Selector
 
 
 class HostKernels(Searching):
+    """half: pre-activations are computed in bfloat16."""
+
     waits = True
     keep_largest = staticmethod(keep_largest)
 
-    def selector(self, spec: TranscoderSpec, extreme: Extreme) -> Selector:
+    def __init__(self, half: bool = False) -> None:
+        self.half = half
+
+    def selector(self, spec: TranscoderSpec, extreme: Extreme, device: torch.device) -> Selector:
         return HostSelector(spec, extreme, self)
 
-    def pre_activations(self, learner: Learner, x_BI: Tensor, half: bool) -> PreActivations:
-        return pre_activations(learner.weights, x_BI, half, learner.workspace)
+    def pre_activations(self, learner: Learner, x_BI: Tensor) -> PreActivations:
+        return pre_activations(learner.weights, x_BI, self.half, learner.workspace)

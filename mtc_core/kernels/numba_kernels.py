@@ -19,9 +19,8 @@ from torch import Tensor
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
 from mtc_core.kernels.host_kernels import HostKernels
-from mtc_core.kernels.row_pass import RowPass, bias_term, losses
+from mtc_core.kernels.row_pass import RowPass, base_gradients, bias_term, losses
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
-from mtc_core.kernels.torch_kernels import base_gradients
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights
 from mtc_core.selection import Kept
@@ -36,7 +35,8 @@ class NumbaKernels(HostKernels):
 
     name = "numba"
 
-    def __init__(self) -> None:
+    def __init__(self, half: bool = False) -> None:
+        super().__init__(half)
         # Room for all, of which a page is taken where something is found: torch's memory, for numpy
         # asks for huge pages, and six transcoders took half a gigabyte of them.
         self._found = torch.empty(0, dtype=torch.int64)
@@ -146,6 +146,7 @@ class NumbaKernels(HostKernels):
         ours: list[Any] = []
         for name, state in zip(BY_LATENT, states, strict=True):
             ours += _written(tensors[name], state["exp_avg"], state["exp_avg_sq"])
+        assert passed.d_act_n is not None
         starts, ordered = _by_latent(kept, passed.d_act_n, weights.b_enc.numel())
         spread(
             loops.update_latents,

@@ -24,7 +24,7 @@ class RowPass:
     residual_BO: Tensor  # y − ŷ_m
     G_BMO: Tensor  # of each group's contribution
     base_BO: Tensor  # of ŷ_0: of b_dec in every row
-    d_act_n: Tensor  # of every kept activation
+    d_act_n: Tensor | None = None  # of every kept activation, unless the update finds it itself
 
     def loss(self, objective: Objective) -> Tensor:
         weights_P = objective.weights_P
@@ -45,3 +45,11 @@ def bias_term(weights: Weights, batch: Batch, objective: Objective) -> tuple[Ten
     error_BO = weights.base_error(batch.x_BI, batch.y_BO)
     weighted_BO = error_BO * (batch.weight_B / (batch.count * objective.variance))[:, None]
     return (error_BO * weighted_BO).double().sum(), 2 * w_0 * weighted_BO
+
+
+def base_gradients(weights: Weights, batch: Batch, passed: RowPass) -> dict[str, Tensor]:
+    """Those of what is in every prefix: b_dec, and W_skip if there is one."""
+    found = {"b_dec": passed.base_BO.sum(0)}
+    if weights.W_skip is not None:
+        found["W_skip"] = passed.base_BO.T @ batch.x_BI
+    return found

@@ -30,9 +30,11 @@ class StepKernels(Protocol):
         self, rows_BD: Tensor, centre_D: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]: ...
 
-    def pre_activations(self, learner: Learner, x_BI: Tensor, half: bool) -> PreActivations: ...
+    def pre_activations(self, learner: Learner, x_BI: Tensor) -> PreActivations: ...
 
-    def selector(self, spec: TranscoderSpec, extreme: Extreme) -> Selector: ...
+    def selector(
+        self, spec: TranscoderSpec, extreme: Extreme, device: torch.device
+    ) -> Selector: ...
 
     def keep_largest(self, rows_BD: Tensor, k: int) -> Tensor: ...
 
@@ -48,16 +50,27 @@ class StepKernels(Protocol):
     ) -> None: ...
 
 
-def step_kernels(wanted: Kernels | None, device: torch.device, dtype: torch.dtype) -> StepKernels:
-    """The kernels for weights of a dtype on a device."""
-    on_cpu = device.type == "cpu" and dtype == torch.float32
-    if on_cpu and resolve_kernels(wanted) == "numba":
-        try:
-            from mtc_core.kernels.numba_kernels import NumbaKernels
-        except ImportError as error:  # numba refuses a numpy that it does not know
-            raise ConfigError(
-                f"numba cannot be loaded: {error}; install versions that fit, or set "
-                "train.kernels: torch"
-            ) from None
-        return NumbaKernels()
-    return TorchKernels()
+def step_kernels(
+    wanted: Kernels | None, device: torch.device, dtype: torch.dtype, half: bool = False
+) -> StepKernels:
+    """The kernels for weights of a dtype on a device. half: products in bfloat16.
+
+    Raises ConfigError for kernels that cannot be had there."""
+    chosen = resolve_kernels(wanted, device.type) if dtype == torch.float32 else "torch"
+    try:
+        match chosen:
+            case "numba":
+                from mtc_core.kernels.numba_kernels import NumbaKernels
+
+                return NumbaKernels(half)
+            case "triton":
+                from mtc_core.kernels.triton_kernels import TritonKernels
+
+                return TritonKernels(half)
+            case "torch":
+                return TorchKernels(half)
+    except ImportError as error:  # numba refuses a numpy that it does not know
+        raise ConfigError(
+            f"{chosen} cannot be loaded: {error}; install versions that fit, or set "
+            "train.kernels: torch"
+        ) from None

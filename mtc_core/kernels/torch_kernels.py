@@ -6,11 +6,10 @@ B rows · M groups (and prefixes) · F latents · I, O source and target widths 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels.host_kernels import HostKernels
-from mtc_core.kernels.row_pass import RowPass, bias_term, losses
+from mtc_core.kernels.row_pass import RowPass, base_gradients, bias_term, losses
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights, group_gradients, prefix_errors
 from mtc_core.selection import Kept
@@ -79,6 +78,7 @@ class TorchKernels(HostKernels):
     ) -> Weights:
         """Of the whole loss, with respect to every parameter."""
         weights, group_F = learner.weights, learner.objective.group_of_latent_F
+        assert passed.d_act_n is not None
         by_latent = LatentMajor(kept, weights.W_dec.shape[0])
         bags_n = kept.rows_n * passed.G_BMO.shape[1] + group_F[kept.latents_n]
         gradients = Weights(
@@ -90,11 +90,3 @@ class TorchKernels(HostKernels):
         if aux is not None:
             aux.add_to(gradients)
         return gradients
-
-
-def base_gradients(weights: Weights, batch: Batch, passed: RowPass) -> dict[str, Tensor]:
-    """Those of what is in every prefix: b_dec, and W_skip if there is one."""
-    found = {"b_dec": passed.base_BO.sum(0)}
-    if weights.W_skip is not None:
-        found["W_skip"] = passed.base_BO.T @ batch.x_BI
-    return found
