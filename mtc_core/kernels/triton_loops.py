@@ -123,10 +123,10 @@ def update_latent(
         of_b += tl.load(sums_b + segment)
     if AUX:
         place = tl.load(aux_place + latent)
-        dead = place >= 0
-        of_enc += tl.load(aux_enc + place * d_in + i, mask=in_i & dead, other=0.0)
-        of_dec += tl.load(aux_dec + place * d_out + o, mask=in_o & dead, other=0.0)
-        of_b += tl.load(aux_b + place, mask=dead, other=0.0)
+        if place >= 0:
+            of_enc += tl.load(aux_enc + place * d_in + i, mask=in_i, other=0.0)
+            of_dec += tl.load(aux_dec + place * d_out + o, mask=in_o, other=0.0)
+            of_b += tl.load(aux_b + place)
 
     at, moment = latent * d_in + i, latent * d_in + i
     new = _adam(

@@ -6,109 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mtc_core.aux_loss import AuxGradients
 from mtc_core.errors import ConfigError
 from mtc_core.kernels import choose, loops, threads
 from mtc_core.kernels.numba_kernels import BY_LATENT, NumbaKernels
 from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
-from mtc_core.learner import Learner, LossWatch
-from mtc_core.objective import Batch, Objective, Weights
-from mtc_core.selection import BatchTopK, Kept
-from mtc_core.trainer import fresh_moments
-from mtc_core.workspace import Workspace
-
-SHAPES = [  # rows, source width, target width, groups, kept entries
-    (64, 20, 12, (8, 16, 24), 320),
-    (33, 7, 19, (5,), 40),
-    (50, 64, 48, (3, 1, 2, 9, 4, 30, 8, 64), 700),
-    (17, 576, 576, (100, 156), 1),
-    (16, 5, 3, (4, 4), 0),
-    (40, 16, 33, (6, 6), 480),  # every latent in every row
-]
-
-
-class Case:
-    """A step's inputs in float32, of which `wide` are the same in float64."""
-
-    def __init__(self, shape, seed, *, bias=0.0, skip=False, dead=0):
-        self.draw = torch.Generator().manual_seed(seed)
-        B, I, O, groups, n = shape  # noqa: E741
-        F, m = sum(groups), len(groups)
-        W_dec = self.normal(F, O)
-        self.weights = Weights(
-            W_enc=self.normal(F, I),
-            b_enc=self.normal(F),
-            W_dec=W_dec / W_dec.norm(dim=1, keepdim=True),
-            b_dec=self.normal(O),
-            W_skip=self.normal(O, I) if skip else None,
-        )
-        ordinary = (torch.rand(B, generator=self.draw) < 0.9).float()
-        weight = ordinary * torch.rand(B, generator=self.draw)
-        self.batch = Batch(
-            self.normal(B, I), self.normal(B, O), weight, ordinary, (weight > 0).sum().float()
-        )
-        flat = torch.randperm(B * F, generator=self.draw)[:n].sort().values
-        self.kept = Kept.from_flat(flat, self.normal(n).abs() + 0.01, F)
-        group_of_latent = torch.repeat_interleave(torch.arange(m), torch.tensor(groups))
-        shares = [(1 - bias) * (i + 1) / (m * (m + 1) / 2) for i in range(m)]
-        self.objective = Objective((bias, *shares), float(O), group_of_latent)
-        self.aux = None
-        if dead:
-            dead_D = torch.randperm(F, generator=self.draw)[:dead].sort().values
-            self.aux = AuxGradients(
-                dead_D, self.normal(dead, I), self.normal(dead), self.normal(dead, O)
-            )
-
-    def learner(self, weights, optimizer):
-        watch = LossWatch(torch.device("cpu"))
-        return Learner(weights, optimizer, self.objective, Workspace(), watch)
-
-    def normal(self, *size):
-        return torch.randn(*size, generator=self.draw)
-
-    def run(self, kernels, dtype=torch.float32, steps=3):
-        """Row passes and updates on copies: what they gave, by name."""
-
-        def to(value):
-            if value is None:
-                return None
-            if isinstance(value, torch.Tensor):
-                return value.to(dtype, copy=True) if value.is_floating_point() else value.clone()
-            fields = [to(getattr(value, name)) for name in type(value).__dataclass_fields__]
-            return type(value)(*fields)
-
-        weights, batch, kept = to(self.weights), to(self.batch), to(self.kept)
-        tensors = weights.tensors()
-        optimizer = torch.optim.Adam(list(tensors.values()), lr=0.05, fused=True)
-        for parameter in tensors.values():
-            optimizer.state[parameter] = fresh_moments(parameter)
-        aux = None if self.aux is None else to(self.aux)
-        learner = self.learner(weights, optimizer)
-        for _ in range(steps):
-            passed = kernels.pass_rows(learner, batch, kept)
-            found = {
-                name: getattr(passed, name).clone() for name in type(passed).__dataclass_fields__
-            }
-            kernels.update(learner, batch, kept, passed, aux)
-            learner.step_index += 1
-        for name, parameter in tensors.items():
-            state = optimizer.state[parameter]
-            found |= {name: parameter, **{f"{name}.{key}": state[key] for key in state}}
-        return found
-
-
-def fresh_seed():
-    return torch.seed() % 2**32
-
-
-def differences(found, wanted):
-    assert found.keys() == wanted.keys()
-    return {
-        name: float((found[name].double() - wanted[name].double()).norm())
-        / max(1e-12, float(wanted[name].double().norm()))
-        for name in wanted
-    }
+from mtc_core.selection import BatchTopK
+from tests.core.steps import SHAPES, Case, differences, fresh_seed
 
 
 @pytest.mark.parametrize("shape", SHAPES)
