@@ -119,7 +119,7 @@ def _with_threads(manifest: Manifest, threads: int) -> Manifest:
 def _with_kernels(manifest: Manifest, pins: dict[str, Any] | None) -> Manifest:
     """Those that the run began with; before there was a choice it was torch."""
     wanted = manifest.train.config().kernels if pins is None else pins.get("kernels", "torch")
-    kernels = resolve_kernels(wanted)
+    kernels = wanted if wanted == "triton" else resolve_kernels(wanted)
     train = manifest.train.model_copy(update={"kernels": kernels})
     return manifest.model_copy(update={"train": train})
 

@@ -71,6 +71,6 @@ def step_kernels(
                 return TorchKernels(half)
     except ImportError as error:  # numba refuses a numpy that it does not know
         raise ConfigError(
-            f"{chosen} cannot be loaded: {error}; install versions that fit, or set "
+            f"train.kernels: {chosen} cannot be loaded: {error}; install versions that fit, or set "
             "train.kernels: torch"
         ) from None

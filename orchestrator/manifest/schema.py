@@ -131,8 +131,8 @@ class TrainSection(Section):
         "Silent rows that make a latent dead; `auto` is min(10M, tokens / 8).", AUTO, "rows"
     )
     log_every_steps: Annotated[int, count()] = key("Steps between two metrics.", 10, "steps")
-    kernels: Annotated[Kernels | Auto, choice("auto", "torch", "numba")] = key(
-        "Of a CPU's steps: compiled by `numba`, or plain `torch` (other last bits).", AUTO
+    kernels: Annotated[Kernels | Auto, choice("auto", "torch", "numba", "triton")] = key(
+        "Of the steps: plain `torch`; `numba`, compiled, on CPUs; `triton`, on GPUs.", AUTO
     )
 
     def config(self) -> TrainConfig:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtc_core.config import TranscoderSpec
+from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
@@ -175,7 +175,6 @@ def _memory(
         shape, model.dtype, model.forward_contexts, manifest.data.context_tokens
     )
     states = sum(t.cost.state_bytes for t in transcoders)
-    compiled = device == "cpu" and resolve_kernels(train.kernels) == "numba"
     return (
         Part(MODEL, costs.model_bytes(shape, model.dtype), "model.dtype"),
         Part(FORWARD, forward, "model.forward_contexts"),
@@ -184,8 +183,24 @@ def _memory(
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
         Part(RUNTIME, costs.RUNTIME_BYTES, ""),
         *([Part("freed tensors that are kept", costs.KEPT_BYTES, "")] * (device == "cpu")),
-        *([Part("compiled loops", costs.LOOPS_BYTES, "train.kernels")] * compiled),
+        *kernel_memory(transcoders, device, train),
     )
+
+
+def kernel_memory(
+    transcoders: Sequence[TranscoderPlan], device: str, train: TrainConfig
+) -> tuple[Part, ...]:
+    """Of what computes the steps on a device."""
+    match resolve_kernels(train.kernels, device):
+        case "numba":
+            return (Part("compiled loops", costs.LOOPS_BYTES, "train.kernels"),)
+        case "triton":
+            largest = max(
+                costs.triton_bytes(t.k, t.d_in, t.d_out, t.cost.params, train.batch_tokens)
+                for t in transcoders
+            )
+            return (Part("slots and sums of a step", largest, "train.kernels"),)
+    return ()
 
 
 def layer_range(specs: Sequence[TranscoderSpec]) -> str:

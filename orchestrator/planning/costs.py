@@ -21,6 +21,8 @@ STORED_TOKEN_BYTES = 5  # an int32 id and a byte of row mask
 RUNTIME_BYTES = 400 * 10**6  # Python with torch and transformers imported: 332 MB measured
 KEPT_BYTES = 100 * 10**6  # freed tensors that lie too scattered to be taken again (kept_memory.py)
 LOOPS_BYTES = 150 * 10**6  # numba, its compiler and what it has compiled: 116 to 200 MB measured
+SLOT_BYTES = 100  # of a kept activation in Triton's kernels: candidates, places, and their order
+SEGMENT = 64  # of mtc_core.kernels.segments, which needs torch
 RAY_BYTES = 600 * 10**6  # its own processes, with the dashboard
 DRIVER_BYTES = RUNTIME_BYTES + RAY_BYTES  # what runs beside cells that have their own processes
 ADAM_BYTES = 50  # moved for each parameter by a step of fused Adam, and to keep rows at unit norm
@@ -83,6 +85,14 @@ def transcoder_cost(
             bytes=passes + ADAM_BYTES * params // batch_tokens,
         ),
     )
+
+
+def triton_bytes(k: int, d_in: int, d_out: int, params: int, batch_tokens: int) -> int:
+    """What a step of Triton's kernels holds beside the others': sums of segments beyond one for
+    each latent, slots of kept activations, and weights in bfloat16."""
+    kept = k * batch_tokens
+    sums = FLOAT32_BYTES * (kept // SEGMENT) * (d_in + d_out)
+    return sums + SLOT_BYTES * kept + DTYPE_BYTES["bfloat16"] * params
 
 
 def blocks_run(sites: Iterable[Site], n_layers: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mtc_core.config import TranscoderSpec
+from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.tokens.data_config import BYTES_PER_TOKEN
 from orchestrator.manifest import Manifest
@@ -47,6 +48,14 @@ def training_notes(
                 f"about {passes:,.0f} passes over a text of {text_bytes:,} bytes (at "
                 f"{BYTES_PER_TOKEN} bytes a token): give more text, or lower train.tokens"
             )
+
+
+def kernel_notes(manifest: Manifest, layout: Layout) -> Iterator[str]:
+    """Where steps use other kernels than the manifest names: a run goes on where it can."""
+    wanted = manifest.train.config().kernels
+    devices = {cell.device for cell in layout.cells}
+    if wanted == "triton" and devices == {"cpu"}:
+        yield f"train.kernels: triton is for GPUs; steps on the CPU use {resolve_kernels(None)}"
 
 
 def gpu_notes(

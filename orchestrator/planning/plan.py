@@ -17,7 +17,7 @@ from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_trans
 from orchestrator.planning.choose import choose_layout
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.layout import Layout
-from orchestrator.planning.notes import gpu_notes, site_notes, training_notes
+from orchestrator.planning.notes import gpu_notes, kernel_notes, site_notes, training_notes
 from orchestrator.planning.parts import Part
 from orchestrator.planning.placement import Topology, device_names
 from orchestrator.planning.predict import Prediction
@@ -164,6 +164,7 @@ def make_plan(
         notes=(
             *site_notes(specs, shape, manifest, inventory),
             *training_notes(manifest, stored_rows, text_bytes),
+            *kernel_notes(manifest, layout),
             *gpu_notes(specs, transcoders, layout, manifest, shape, inventory),
             *layout.placement.notes,
         ),
@@ -171,11 +172,8 @@ def make_plan(
 
 
 def _kernels(manifest: Manifest, layout: Layout) -> str:
-    used = {
-        resolve_kernels(manifest.train.config().kernels) if cell.device == "cpu" else "torch"
-        for cell in layout.cells
-    }
-    return " and ".join(sorted(used))
+    wanted = manifest.train.config().kernels
+    return " and ".join(sorted({resolve_kernels(wanted, cell.device) for cell in layout.cells}))
 
 
 def _size(parts: Sequence[Part]) -> int:

@@ -19,6 +19,7 @@ from orchestrator.planning.cell_plan import (
     TranscoderPlan,
     depth_of,
     distinct_sites,
+    kernel_memory,
     layer_range,
     width_of,
 )
@@ -194,7 +195,9 @@ def _own_bytes(transcoder: TranscoderPlan, manifest: Manifest) -> int:
 
 def _fixed_bytes(transcoders: Sequence[TranscoderPlan], manifest: Manifest) -> int:
     """Of a cell on a GPU, whatever it trains."""
-    return costs.RUNTIME_BYTES + max(t.cost.step_bytes for t in transcoders)
+    kernels = kernel_memory(transcoders, "cuda", manifest.train.config())
+    step = max(t.cost.step_bytes for t in transcoders) + sum(part.bytes for part in kernels)
+    return costs.RUNTIME_BYTES + step
 
 
 def _cell_memory(
@@ -209,6 +212,7 @@ def _cell_memory(
         Part(STATES, sum(t.cost.state_bytes for t in transcoders), "group_sizes"),
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
         *_process(device),
+        *kernel_memory(transcoders, device, train),
     )
 
 

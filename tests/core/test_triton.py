@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mtc_core.errors import ConfigError
 from mtc_core.kernels.choose import resolve_kernels
+from mtc_core.kernels.step_kernels import step_kernels
 
 ROOT = Path(__file__).parents[2]
 VECTOR, INTS, LONGS = "*fp32", "*i32", "*i64"
@@ -97,17 +99,18 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_takes_torchs_kernels_unless_asked_for_others(device, monkeypatch):
+def test_a_gpu_takes_torchs_kernels_unless_asked_for_others(device):
     assert resolve_kernels(None, device) == resolve_kernels("torch", device) == "torch"
     assert resolve_kernels("numba", device) == "torch"  # pinned when the run began on a CPU
-    pytest.importorskip("triton", reason="Triton is for Linux")
     assert resolve_kernels("triton", device) == "triton"
 
 
-def test_kernels_that_cannot_be_had_are_refused(monkeypatch):
+def test_a_cpu_takes_its_own(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ConfigError, match="triton needs a CUDA device"):
-        resolve_kernels("triton", "cpu")
-    monkeypatch.setattr("mtc_core.kernels.choose.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="triton is not installed here"):
-        resolve_kernels("triton", "cuda")
+    assert resolve_kernels("triton", "cpu") == resolve_kernels(None, "cpu") == "numba"
+
+
+def test_where_triton_is_missing_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mtc_core.kernels.triton_kernels", None)
+    with pytest.raises(ConfigError, match=r"triton cannot be loaded: .*train\.kernels: torch"):
+        step_kernels("triton", torch.device("cuda"), torch.float32)
