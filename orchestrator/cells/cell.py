@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psutil
@@ -29,6 +30,7 @@ from orchestrator.cells.status import CellStatus, Phase
 from orchestrator.cells.transcoder_run import TranscoderRun
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
+WRITERS = 4  # of checkpoints at a time
 _END = object()
 
 
@@ -97,10 +99,12 @@ class Cell:
         self.seconds["wait"] = self.seconds.get("wait", 0.0) + seconds
 
     def checkpoint(self) -> None:
-        """Save the state of every transcoder now."""
-        with self._timed("checkpoint"):
-            for run in self.runs:
-                run.checkpoint()
+        """Save the state of every transcoder now, some side by side: disks and digests overlap.
+
+        What one raises is raised when the others are done."""
+        with self._timed("checkpoint"), ThreadPoolExecutor(WRITERS) as writers:
+            for _ in writers.map(TranscoderRun.checkpoint, self.runs):
+                pass
         self._checkpointed_at = time.monotonic()
 
     def status(self, phase: Phase) -> CellStatus:
