@@ -30,7 +30,7 @@ from orchestrator.cells.status import CellStatus, Phase
 from orchestrator.cells.transcoder_run import TranscoderRun
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 
-WRITERS = 4  # of checkpoints at a time
+WRITERS = 2  # of checkpoints at a time: each holds a copy of its state
 _END = object()
 
 
