@@ -22,7 +22,7 @@ import torch
 from mtc_core.workspace import Workspace
 from orchestrator.cells.feed import Feed, OwnFeed
 from orchestrator.cells.job import CellJob, Forward, see_files
-from orchestrator.cells.kept_memory import keep_freed_memory
+from orchestrator.cells.kept_memory import hand_freed_memory_back, keep_freed_memory
 from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.cells.portions import Portions
 from orchestrator.cells.rehearsal import rehearse
@@ -105,6 +105,7 @@ class Cell:
         with self._timed("checkpoint"), ThreadPoolExecutor(WRITERS) as writers:
             for _ in writers.map(TranscoderRun.checkpoint, self.runs):
                 pass
+        hand_freed_memory_back()
         self._checkpointed_at = time.monotonic()
 
     def status(self, phase: Phase) -> CellStatus:

@@ -16,9 +16,21 @@ _NEVER = 2**31 - 1
 
 def keep_freed_memory() -> None:
     """For this process, unless its user has tuned malloc; nothing where malloc is not glibc's."""
-    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    if _tuned():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST)
         mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
+def hand_freed_memory_back() -> None:
+    """All that is free now, of every thread: each keeps memory of its own, and those that write
+    checkpoints would keep 70 MB each for nobody."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None and not _tuned():
+        trim(0)
+
+
+def _tuned() -> bool:
+    return any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
