@@ -3,7 +3,10 @@ nobody has, a folder that may not be entered."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+_HUB_ID = re.compile(r"(\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
 def place(written: str) -> Path:
@@ -31,3 +34,9 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether the Hugging Face Hub could have a repository of this name, by its own rules."""
+    odd = "--" in name or ".." in name or name.endswith(".git")
+    return bool(_HUB_ID.fullmatch(name)) and not odd

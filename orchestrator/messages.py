@@ -38,7 +38,8 @@ class Problem:
 
     def __str__(self) -> str:
         key = dotted(self.path)
-        return f"{self.mark}: {key}: {self.text}" if key else f"{self.mark}: {self.text}"
+        line = f"{self.mark}: {key}: {self.text}" if key else f"{self.mark}: {self.text}"
+        return printable(line)
 
 
 class ManifestError(MtcError):
@@ -53,11 +54,18 @@ def raise_problems(problems: Iterable[Problem]) -> None:
 
 
 def dotted(path: KeyPath) -> str:
-    """`("transcoders", 3, "target")` as `transcoders[3].target`."""
+    """`("transcoders", 3, "target")` as `transcoders[3].target`; odd blanks show in quotes."""
     text = ""
     for part in path:
+        if isinstance(part, str) and (not part or part != part.strip()):
+            part = json.dumps(part)
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def printable(text: str) -> str:
+    """On one line, and nothing that a terminal would obey: manifests may come from anybody."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def found(value: object) -> str:
@@ -65,7 +73,8 @@ def found(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(shown_item(item) for item in value) + "]" if value else "[]"
+        items = ", ".join(shown_item(item) for item in value[:60])
+        return f"[{items}]" if len(items) <= 60 else f"[{items[:57]}…]"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + '…"'
 

@@ -13,9 +13,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mtc_core.errors import ConfigError, DataError, SiteError
+from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import is_local
+from mtc_core.places import may_be_hub_id
 from mtc_core.tokens.data_config import MAX_SHARE, DataConfig
-from mtc_core.tokens.text import is_elsewhere, source_listing, text_bytes
+from mtc_core.tokens.text import is_elsewhere, is_hub, source_listing, text_bytes
 from orchestrator.manifest.expand import Expansion, expand_entries, fallbacks
 from orchestrator.manifest.scalars import AUTO, count
 from orchestrator.manifest.schema import (
@@ -28,7 +31,7 @@ from orchestrator.manifest.schema import (
     TranscoderFields,
 )
 from orchestrator.manifest.text import Plain
-from orchestrator.messages import KeyPath, Problem, raise_problems
+from orchestrator.messages import KeyPath, Problem, found, raise_problems
 
 Mistake = tuple[KeyPath, str]
 S = TypeVar("S", bound=BaseModel)
@@ -139,6 +142,8 @@ def mistakes_across(draft: Draft, shape: ModelShape | None) -> list[Mistake]:
         mistakes += _of_train(draft.train)
     if draft.data:
         mistakes += _of_data(draft.data, draft)
+    if draft.model and draft.knows("model", "name"):
+        mistakes += _of_name("model", "name", draft.model.name, is_local(draft.model.name))
     if draft.resources and draft.knows("resources", "cells", "device"):
         mistakes += _of_cells(draft.resources)
     if draft.resources and draft.knows("resources", "topology", *_OF_SPLIT):
@@ -179,10 +184,21 @@ def _of_data(data: DataSection, draft: Draft) -> Iterator[Mistake]:
         yield from _of_text(DataConfig(path=data.path), data.context_tokens)
 
 
+def _of_name(section: str, key: str, name: str, here: bool) -> Iterator[Mistake]:
+    """A name that can be of nothing. here: it is of a file or folder, even if that is missing."""
+    if not (here or name.startswith(PREFIX) or may_be_hub_id(name)):
+        text = (
+            f"{found(name)} is neither a file or folder here nor a Hub id, which is NAME or "
+            "OWNER/NAME of letters, digits, -, _ and ."
+        )
+        yield (section, key), text
+
+
 def _of_text(text: DataConfig, context: int) -> Iterator[Mistake]:
     """What is wrong with a text that is here."""
     if is_elsewhere(text):
         return
+    yield from _of_name("data", "path", text.path, not is_hub(text))
     try:
         available = text_bytes(source_listing(text))
     except DataError as error:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mtc_core.places import is_folder, is_there, place
+from mtc_core.places import is_folder, is_there, may_be_hub_id, place
 
 
 @pytest.mark.parametrize("written", ["x" * 300, "a\0b", "~no-such-user/x", "./nothing"])
@@ -26,3 +28,16 @@ def test_a_locked_folder_counts_as_there_so_that_reading_it_tells_why(tmp_path, 
 
     monkeypatch.setattr(Path, "stat", locked)  # root, who runs tests, may enter anything
     assert is_there(tmp_path / "inside")
+
+
+@given(st.text("aZ9._-/é \n:日", max_size=12) | st.text("ab-./", min_size=90, max_size=105))
+def test_hub_ids_are_what_the_hubs_own_client_takes(name):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        taken = True
+    except HFValidationError:
+        taken = False
+    assert may_be_hub_id(name) == taken
