@@ -15,6 +15,7 @@ from mtc_core.tokens.text_files import as_text, pick
 def open_dataset(data: DataConfig) -> Any:
     """The dataset as a `datasets.IterableDataset`. Raises DataError with what the Hub said."""
     import datasets
+    import httpx
 
     try:
         dataset = datasets.load_dataset(
@@ -24,7 +25,13 @@ def open_dataset(data: DataConfig) -> Any:
             revision=data.revision,
             streaming=data.streaming,
         )
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        httpx.HTTPError,
+        datasets.exceptions.DatasetsError,
+    ) as error:
         raise DataError(
             f"data.path: {data.path!r} is no local file or folder, and as a dataset on the Hub "
             f"(subset {data.subset}, split {data.split}, revision {data.revision}) it could not be "
@@ -54,6 +61,7 @@ def hub_commit(data: DataConfig) -> str:
 def read_dataset(dataset: Any, data: DataConfig, position: dict[str, Any] | None) -> Iterator:
     """Yield (text, position) from an IterableDataset, going on after `position`."""
     import datasets
+    import httpx
 
     count = position["examples"] if position else 0
     if position and position["state"] is not None:
@@ -64,9 +72,14 @@ def read_dataset(dataset: Any, data: DataConfig, position: dict[str, Any] | None
     while True:
         try:
             example = next(examples, None)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, httpx.HTTPError) as error:  # the latter are no OSErrors
             raise ReadingStopped(
                 f"{data.path}: reading broke off after {count} examples: {_first_lines(error)}"
+            ) from error
+        except (ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(
+                f"{data.path}: example {count + 1} cannot be read: {_first_lines(error)}; choose "
+                "another data.path or data.revision"
             ) from error
         if example is None:
             return

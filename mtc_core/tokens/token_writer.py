@@ -21,6 +21,7 @@ from mtc_core.seeds import digest
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.holdout import HALVES, Holdout
 from mtc_core.tokens.packing import Contexts, pack, text_per_context
+from mtc_core.tokens.patience import patiently
 from mtc_core.tokens.text import Cursor, Document, documents, source_listing
 from mtc_core.tokens.token_store import (
     END,
@@ -73,7 +74,7 @@ class TokenWriter:
             self._resume()
         self._interrupted = True
         while not self._has(rows):
-            batch = _next_batch(self._documents)
+            batch = self._next_batch(progress)
             for document, ids in zip(batch, self._encode(batch), strict=True):
                 self._add(document, ids)
             if not batch:
@@ -83,6 +84,17 @@ class TokenWriter:
                 progress(self._n_ids, f"reading text{missing}")
         self._interrupted = False
         return self.store
+
+    def _next_batch(self, progress: Progress | None) -> list[Document]:
+        def again() -> None:
+            # After the last document that was added: those of a batch that broke off are read anew.
+            self._documents = self._read_from(self._cursor)
+
+        def tell(what: str) -> None:
+            if progress:
+                progress(self._n_ids, what)
+
+        return patiently(lambda: _next_batch(self._documents), again, tell)
 
     def _has(self, rows: int) -> bool:
         return self.store.finished or (

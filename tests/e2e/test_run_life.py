@@ -78,18 +78,19 @@ def test_mistakes_found_after_the_folder_was_begun_can_be_mended(model, tmp_path
 def test_a_source_that_breaks_off_stops_the_run_and_the_same_command_goes_on(
     model, tmp_path, monkeypatch
 ):
-    """No Hub can be reached here: its dataset is a real one of `datasets`, whose reading fails
-    once, as a connection does."""
+    """No Hub can be reached here: its dataset is a real one of `datasets`, whose reading fails as a
+    connection does, until all patience is used up."""
     import datasets
 
-    from mtc_core.tokens import text_hub
+    from mtc_core.tokens import patience, text_hub
 
-    breaks = [True]
+    monkeypatch.setattr(patience, "WAITS_S", (0.01, 0.01))
+    breaks = [True] * 3
 
     def examples():
         for number, name in enumerate(sorted(topics)):
-            if number == 30 and breaks.pop():
-                breaks.append(False)
+            if number == 30 and breaks:
+                breaks.pop()
                 raise ConnectionResetError("the peer has gone")
             yield {"text": topics[name]}
 
