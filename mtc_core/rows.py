@@ -60,7 +60,9 @@ def activation_rows(
     capture = make_capture(loaded, ends, provider)
     folder = Path(tokens or tempfile.mkdtemp(prefix="mtc-tokens-"))
     try:
-        writer = TokenWriter(folder, data, TokenizerFacts.from_hf(loaded.tokenizer))
+        writer = TokenWriter(
+            folder, data, TokenizerFacts.from_hf(loaded.tokenizer, loaded.shape.vocab_size)
+        )
         producer = ActivationProducer(
             capture,
             Schedule(writer.store, seed, block_rows),

@@ -162,7 +162,7 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
         trust_remote_code=run.manifest.model.trust_remote_code,
     )
     blocks, context = run.plan.schedule.blocks, run.manifest.data.context_tokens
-    facts = TokenizerFacts.from_hf(tokenizer)
+    facts = TokenizerFacts.from_hf(tokenizer, run.shape.vocab_size)
     writer = TokenWriter(run.folder.tokens, data_of(run), facts, run.pins["dataset"])
     store = writer.ensure(rows_to_store(blocks, train.block_rows, context), progress)
     Schedule(store, run.manifest.seed, train.block_rows).check_enough(train.batch_tokens)

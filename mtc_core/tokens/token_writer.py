@@ -37,6 +37,7 @@ from mtc_core.tokens.tokenizer import TokenizerFacts
 FORMAT = 1
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 20
+PIECE_CHARACTERS = 1 << 20  # of a document that go through the tokenizer at once
 
 Progress = Callable[[int, str], None]  # training ids so far, what is being done
 
@@ -153,9 +154,23 @@ class TokenWriter:
         """Ids of each document with EOS after it, int32."""
         if not batch:
             return []
-        end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        encoded = self.tokenizer.encode_batch([document.text for document in batch])
-        return [np.array([*ids, *end], np.int32) for ids in encoded]
+        eos = self.tokenizer.eos_id
+        end = np.array([] if eos is None else [eos], np.int32)
+        found = [np.concatenate([ids, end], dtype=np.int32) for ids in self._ids_of(batch)]
+        self.tokenizer.check(max((int(ids.max()) for ids in found if ids.size), default=0))
+        return found
+
+    def _ids_of(self, batch: list[Document]) -> Iterator[np.ndarray]:
+        """Of each document. A very long one goes through the tokenizer in pieces: of each token it
+        keeps some 200 bytes, and a line of 100 MB took 19 GB."""
+        encode = self.tokenizer.encode_batch
+        short = iter(encode([d.text for d in batch if len(d.text) <= PIECE_CHARACTERS]))
+        for document in batch:
+            if len(document.text) <= PIECE_CHARACTERS:
+                yield np.array(next(short), np.int32)
+            else:
+                parts = (np.array(encode([piece])[0], np.int32) for piece in _cut(document.text))
+                yield np.concatenate(list(parts))
 
     def _add(self, document: Document, ids: np.ndarray) -> None:
         was_complete = self._holdout.complete
@@ -247,6 +262,17 @@ def _next_batch(source: Iterator[Document]) -> list[Document]:
         if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
             break
     return batch
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Pieces that end before a space, where tokens of nearly all tokenizers end too."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        space = text.rfind(" ", start + 1, start + PIECE_CHARACTERS)
+        end = space if space > 0 else start + PIECE_CHARACTERS
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mtc_core.errors import ModelError
 from mtc_core.seeds import digest
 
 # Cased, accented, spaced and broken text: tokenizers that agree on this agree on most.
@@ -18,6 +19,7 @@ class TokenizerFacts:
 
     encode_batch gives the ids of each text, without BOS or EOS around them.
     special_ids are all ids that stand for no text: BOS, EOS, pad, chat marks, reserved ones.
+    embedding_rows: of the model that will read the ids, where that is known.
     """
 
     encode_batch: Callable[[list[str]], list[list[int]]]
@@ -25,6 +27,17 @@ class TokenizerFacts:
     eos_id: int | None
     special_ids: frozenset[int]
     vocab_size: int
+    embedding_rows: int | None = None
+
+    def check(self, largest_id: int) -> None:
+        """Raises ModelError for an id that the model has no embedding for."""
+        if self.embedding_rows is not None and largest_id >= self.embedding_rows:
+            raise ModelError(
+                f"model.name: the tokenizer gives token {largest_id}, and the model's embedding "
+                f"has {self.embedding_rows} rows (0 to {self.embedding_rows - 1}): they are of "
+                "different models, or tokens were added after training; give a folder in which "
+                "they belong together"
+            )
 
     def __post_init__(self) -> None:
         for name in ("bos_id", "eos_id"):
@@ -32,7 +45,7 @@ class TokenizerFacts:
             assert value is None or value in self.special_ids, f"{name} {value} is not special"
 
     @classmethod
-    def from_hf(cls, tokenizer: Any) -> TokenizerFacts:
+    def from_hf(cls, tokenizer: Any, embedding_rows: int | None = None) -> TokenizerFacts:
         """The facts of a `transformers` tokenizer."""
 
         def encode_batch(texts: list[str]) -> list[list[int]]:
@@ -49,6 +62,7 @@ class TokenizerFacts:
             eos_id=tokenizer.eos_token_id,
             special_ids=frozenset(added | set(tokenizer.all_special_ids)),
             vocab_size=len(tokenizer),
+            embedding_rows=embedding_rows,
         )
 
     def identity(self) -> dict[str, Any]:
