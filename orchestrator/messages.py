@@ -37,9 +37,9 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        key = dotted(self.path)
-        line = f"{self.mark}: {key}: {self.text}" if key else f"{self.mark}: {self.text}"
-        return printable(line)
+        key = f"{dotted(self.path)}: " if self.path else ""
+        text = "\n".join(map(printable, self.text.split("\n")))  # lists of ours have lines
+        return printable(f"{self.mark}: {key}") + text
 
 
 class ManifestError(MtcError):
@@ -80,7 +80,7 @@ def found(value: object) -> str:
 
 
 def shown_item(item: object) -> str:
-    return item if isinstance(item, str) else found(item)
+    return printable(item) if isinstance(item, str) else found(item)
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
