@@ -33,7 +33,8 @@ def run(*command, **environment):
 
 @pytest.mark.interpreted
 def test_interpreted_kernels_agree_with_their_twins():
-    pytest.importorskip("triton", reason="Triton is for Linux")
+    # A GPU's torch brings its own Triton; 3.6's interpreter has no loops to a bound from a tensor.
+    pytest.importorskip("triton", "3.7", reason="Triton is for Linux, and its 3.6 too old for this")
     found = run("-m", "pytest", "tests/interpreted", TRITON_INTERPRET="1")
     assert found.returncode == 0, found.stdout[-8000:] + found.stderr
     assert "[100%]" in found.stdout
