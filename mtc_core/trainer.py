@@ -131,7 +131,7 @@ class TranscoderTrainer:
         with record_function("mtc.update"):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate
-            self.kernels.update(self.learner, batch, kept, passed, aux_added)
+            self.kernels.update(self.learner, batch, passed, aux_added)
         with record_function("mtc.counters"):
             self._count(kept, batch)
             self.ridge.add(batch.x_BI, batch.y_BO, batch.weight_B)

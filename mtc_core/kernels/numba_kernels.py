@@ -19,7 +19,7 @@ from torch import Tensor
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
 from mtc_core.kernels.host_kernels import HostKernels
-from mtc_core.kernels.row_pass import RowPass, base_gradients, bias_term, losses
+from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, bias_term, losses
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights
@@ -115,6 +115,7 @@ class NumbaKernels(HostKernels):
         loss_P, fvu_P = losses(squares_BM.double(), batch, objective.variance)
         bias_loss, bias_BO = bias_term(weights, batch, objective)
         return RowPass(
+            kept=kept,
             loss_P=loss_P,
             fvu_P=fvu_P,
             bias_loss=bias_loss,
@@ -124,14 +125,7 @@ class NumbaKernels(HostKernels):
             d_act_n=d_act_n,
         )
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        kept: Kept,
-        passed: RowPass,
-        aux: AuxGradients | None,
-    ) -> None:
+    def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm."""
         weights, optimizer = learner.weights, learner.optimizer
         objective = learner.objective
@@ -147,7 +141,7 @@ class NumbaKernels(HostKernels):
         for name, state in zip(BY_LATENT, states, strict=True):
             ours += _written(tensors[name], state["exp_avg"], state["exp_avg_sq"])
         assert passed.d_act_n is not None
-        starts, ordered = _by_latent(kept, passed.d_act_n, weights.b_enc.numel())
+        starts, ordered = _by_latent(passed.kept, passed.d_act_n, weights.b_enc.numel())
         spread(
             loops.update_latents,
             _latent_cuts(starts),

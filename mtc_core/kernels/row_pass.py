@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtc_core.aux_loss import AuxGradients
 from mtc_core.objective import Batch, Objective, Weights
+from mtc_core.selection import Kept
+
+Aux = AuxGradients | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,7 @@ class RowPass:
     """Losses of one step, and the gradients of their weighted sum with respect to what each row
     computed: from these and the rows follow those of the weights."""
 
+    kept: Kept  # what it was made of
     loss_P: Tensor  # weighted mean squared error over V of prefixes 1..m, float64
     bias_loss: Tensor  # the same for the bias alone
     fvu_P: Tensor  # unweighted, over ordinary rows only: what is reported

@@ -7,11 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mtc_core.aux_loss import AuxGradients
 from mtc_core.config import Extreme, Kernels, TranscoderSpec
 from mtc_core.errors import ConfigError
 from mtc_core.kernels.choose import resolve_kernels
-from mtc_core.kernels.row_pass import RowPass
+from mtc_core.kernels.row_pass import Aux, RowPass
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch
@@ -40,14 +39,7 @@ class StepKernels(Protocol):
 
     def pass_rows(self, learner: Learner, batch: Batch, kept: Kept) -> RowPass: ...
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        kept: Kept,
-        passed: RowPass,
-        aux: AuxGradients | None,
-    ) -> None: ...
+    def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None: ...
 
 
 def step_kernels(

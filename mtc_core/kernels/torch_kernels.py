@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels.host_kernels import HostKernels
-from mtc_core.kernels.row_pass import RowPass, base_gradients, bias_term, losses
+from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, bias_term, losses
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights, group_gradients, prefix_errors
 from mtc_core.selection import Kept
@@ -37,6 +36,7 @@ class TorchKernels(HostKernels):
         loss_P, fvu_P = losses(squares_BM, batch, objective.variance)
         bias_loss, bias_BO = bias_term(weights, batch, objective)
         return RowPass(
+            kept=kept,
             loss_P=loss_P,
             fvu_P=fvu_P,
             bias_loss=bias_loss,
@@ -46,17 +46,10 @@ class TorchKernels(HostKernels):
             d_act_n=bags.dot(G_BMO, weights.W_dec),
         )
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        kept: Kept,
-        passed: RowPass,
-        aux: AuxGradients | None,
-    ) -> None:
+    def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm."""
         weights, optimizer = learner.weights, learner.optimizer
-        gradients = self.gradients(learner, batch, kept, passed, aux)
+        gradients = self.gradients(learner, batch, passed, aux)
         # A unit row cannot use the part of its gradient along itself; Adam's moments should not.
         along_F = (gradients.W_dec * weights.W_dec).sum(1, keepdim=True)
         gradients.W_dec.addcmul_(weights.W_dec, along_F, value=-1)
@@ -68,16 +61,9 @@ class TorchKernels(HostKernels):
         optimizer.zero_grad()  # drops the tensors: a gradient is as large as the weights
         weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
 
-    def gradients(
-        self,
-        learner: Learner,
-        batch: Batch,
-        kept: Kept,
-        passed: RowPass,
-        aux: AuxGradients | None,
-    ) -> Weights:
+    def gradients(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> Weights:
         """Of the whole loss, with respect to every parameter."""
-        weights, group_F = learner.weights, learner.objective.group_of_latent_F
+        weights, group_F, kept = learner.weights, learner.objective.group_of_latent_F, passed.kept
         assert passed.d_act_n is not None
         by_latent = LatentMajor(kept, weights.W_dec.shape[0])
         bags_n = kept.rows_n * passed.G_BMO.shape[1] + group_F[kept.latents_n]

@@ -16,7 +16,7 @@ from torch import Tensor
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.config import Extreme, TranscoderSpec
 from mtc_core.kernels import triton_loops as loops
-from mtc_core.kernels.row_pass import RowPass, base_gradients, bias_term, losses
+from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, bias_term, losses
 from mtc_core.kernels.segments import Segments
 from mtc_core.kernels.triton_selection import Matrix, keep_of_rows
 from mtc_core.kernels.triton_selector import TritonSelector
@@ -86,6 +86,7 @@ class TritonKernels:
         bias_loss, bias_BO = bias_term(weights, batch, objective)
         base_BO = G_BMO[:, 0].float()
         return RowPass(
+            kept=kept,
             loss_P=loss_P,
             fvu_P=fvu_P,
             bias_loss=bias_loss,
@@ -94,14 +95,7 @@ class TritonKernels:
             base_BO=base_BO if bias_BO is None else base_BO + bias_BO,
         )
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        kept: Kept,
-        passed: RowPass,
-        aux: AuxGradients | None,
-    ) -> None:
+    def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm. Nothing happens where
         the loss was not finite."""
         weights, good, adam = learner.weights, learner.watch.good, _adam(learner)
@@ -114,7 +108,7 @@ class TritonKernels:
             )  # fmt: skip
         F, d_in = weights.W_enc.shape
         d_out = weights.W_dec.shape[1]
-        segments = Segments.of(kept, F)
+        segments = Segments.of(passed.kept, F)
         sums = self._sums(learner, batch, segments, passed.G_BMO)
         moments = [part for name in BY_LATENT for part in _moments(learner, tensors[name])]
         halves = [self._operand(name, tensors[name]) for name in ("W_enc", "W_dec")]

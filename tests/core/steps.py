@@ -81,9 +81,9 @@ class Case:
             found = {
                 name: getattr(passed, name).clone()
                 for name in type(passed).__dataclass_fields__
-                if getattr(passed, name) is not None
+                if isinstance(getattr(passed, name), torch.Tensor)
             }
-            kernels.update(learner, batch, kept, passed, aux)
+            kernels.update(learner, batch, passed, aux)
             learner.step_index += 1
         for name, parameter in tensors.items():
             state = optimizer.state[parameter]
