@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.suite import nested
+from benchmarks.suite import mlp_specs, nested, train_on
 from mtc_core.capture import make_capture
 from mtc_core.config import ComputeDtype, Kernels, TrainConfig, TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import LoadedModel
 from mtc_core.producer import ActivationProducer, Activations
-from mtc_core.sites import Site
 from mtc_core.statistics import measure_pair
 from mtc_core.tokens.schedule import Block
 from mtc_core.trainer import TranscoderTrainer
@@ -85,15 +84,7 @@ class RandomSuite:
             tokens=10**9, batch_tokens=shape.batch, dtype=dtype, kernels=kernels,
             log_every_steps=10**6,
         )  # fmt: skip
-        self.specs = [
-            TranscoderSpec(
-                source=Site.at(layer, "resid_mid"),
-                target=Site.at(layer, "mlp_out"),
-                group_sizes=sizes,
-                k=shape.k,
-            )
-            for layer in range(loaded.shape.n_layers)
-        ]
+        self.specs = mlp_specs(loaded.shape.n_layers, sizes, shape.k)
         sites = [site for spec in self.specs for site in (spec.source, spec.target)]
         schedule = RandomSchedule(self.train.block_rows, loaded.shape.vocab_size)
         capture = make_capture(loaded, sites, "hf")
@@ -112,12 +103,7 @@ class RandomSuite:
         return trainer
 
     def run_block(self, b: int) -> None:
-        block = self.producer.block(b)
-        for j in range(self.train.block_batches):
-            rows = slice(j * self.train.batch_tokens, (j + 1) * self.train.batch_tokens)
-            for trainer in self.trainers:
-                spec = trainer.spec
-                trainer.step(block[spec.source.tensor][rows], block[spec.target.tensor][rows])
+        train_on(self.trainers, self.producer.block(b))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Of all transcoders, by id and name."""

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.growth_drawing import Curve, drawn
-from benchmarks.suite import Suite  # before torch: it sets how its threads wait
+from benchmarks.suite import Suite, train_on  # before torch: it sets how its threads wait
 
 import torch  # isort: skip
 
 from mtc_core.errors import MtcError
+from mtc_core.kept_memory import keep_freed_memory
 from mtc_core.model.model_source import LoadedModel, load_model
-from orchestrator.cells.kept_memory import keep_freed_memory
 
 POINTS: dict[str, tuple[int, ...]] = {
     "transcoders": (1, 2, 4, 8, 16, 30),
@@ -96,7 +96,7 @@ def one_block(suite: Suite, b: int) -> Timed:
     began = time.perf_counter()
     block = suite.producer.block(b)
     between = time.perf_counter()
-    suite.train_on(block)
+    train_on(suite.trainers, block)
     ended = time.perf_counter()
     return Timed(between - began, ended - between, suite.train.block_rows)
 

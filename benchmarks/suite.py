@@ -30,6 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mtc_core.capture import make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
+from mtc_core.kept_memory import keep_freed_memory
 from mtc_core.model.model_source import LoadedModel, load_model
 from mtc_core.producer import ActivationProducer, Activations
 from mtc_core.sites import Site
@@ -40,7 +41,6 @@ from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
 from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
-from orchestrator.cells.kept_memory import keep_freed_memory
 
 STAGES = ("forward", "scale", "encode", "select", "rows", "aux", "update", "counters")
 
@@ -68,6 +68,29 @@ def nested(d_sae: int, groups: int) -> tuple[int, ...]:
     return tuple(end - before for before, end in pairwise([0, *ends]))
 
 
+def mlp_specs(layers: int, group_sizes: tuple[int, ...], k: int) -> list[TranscoderSpec]:
+    """One for every MLP, resid_mid -> mlp_out."""
+    return [
+        TranscoderSpec(
+            source=Site.at(layer, "resid_mid"),
+            target=Site.at(layer, "mlp_out"),
+            group_sizes=group_sizes,
+            k=k,
+        )
+        for layer in range(layers)
+    ]
+
+
+def train_on(trainers: list[TranscoderTrainer], block: Activations) -> None:
+    """All steps that a block of rows is for."""
+    train = trainers[0].train
+    for j in range(train.block_batches):
+        rows = slice(j * train.batch_tokens, (j + 1) * train.batch_tokens)
+        for trainer in trainers:
+            spec = trainer.spec
+            trainer.step(block[spec.source.tensor][rows], block[spec.target.tensor][rows])
+
+
 class Suite:
     """The product's own producer and trainers, without manifest and run folder."""
 
@@ -76,15 +99,7 @@ class Suite:
         self.train = TrainConfig(
             tokens=10**9, batch_tokens=args.batch, dtype=args.dtype, kernels=args.kernels
         )
-        self.specs = [
-            TranscoderSpec(
-                source=Site.at(layer, "resid_mid"),
-                target=Site.at(layer, "mlp_out"),
-                group_sizes=sizes,
-                k=args.k,
-            )
-            for layer in range(args.layers)
-        ]
+        self.specs = mlp_specs(args.layers, sizes, args.k)
         data = DataConfig(path=args.text, holdout_tokens=2048)
         facts = TokenizerFacts.from_hf(loaded.tokenizer)
         store = TokenWriter(folder, data, facts).ensure(4 * self.train.block_rows)
@@ -110,14 +125,7 @@ class Suite:
             trainer.ridge.wanted = 0  # the steady state: totals are complete after 128 d_in rows
 
     def run_block(self, b: int) -> None:
-        self.train_on(self.producer.block(b))
-
-    def train_on(self, block: Activations) -> None:
-        for j in range(self.train.block_batches):
-            rows = slice(j * self.train.batch_tokens, (j + 1) * self.train.batch_tokens)
-            for trainer in self.trainers:
-                spec = trainer.spec
-                trainer.step(block[spec.source.tensor][rows], block[spec.target.tensor][rows])
+        train_on(self.trainers, self.producer.block(b))
 
 
 class GemmBound:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,17 @@ def sync(path: Path) -> None:
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, or leave it as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     sync(path.parent)
 
 
@@ -51,7 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     assert path.name, "a folder needs a name: resolve() gives `.` one"
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, path.name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     temporary.mkdir()
     yield temporary
     readers = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors asks nobody
@@ -75,6 +81,11 @@ def remove_folder(path: Path) -> None:
     doomed = _doomed(path)
     path.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def _temporary(path: Path) -> Path:
+    """Beside it. Processes of several machines, or containers, may have one pid."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
 
 
 def _doomed(path: Path) -> Path:

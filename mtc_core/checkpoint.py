@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from mtc_core.errors import CheckpointError, TrainingStopped
 if TYPE_CHECKING:
     from torch import Tensor
 
+STEP = re.compile(r"step-(\d{9}|[1-9]\d{9,})")
 STATE, FACTS, DIGESTS = "state.safetensors", "facts.json", "sha256.json"
 # Of a saved transcoder: FORMAT.md.
 CONFIG, WEIGHTS, REFERENCE = "config.json", "weights.safetensors", "reference.safetensors"
@@ -49,8 +51,8 @@ def write_checkpoint(
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise TrainingStopped(
-                f"{name} is not finite after {step} steps; lower train.lr, or set model.dtype: "
-                "float32 if the model's activations overflow"
+                f"{name} is not finite after {step} steps; lower its lr (or train.lr), or set "
+                "model.dtype: float32 if the model's activations overflow"
             )
     path = folder / f"step-{step:09d}"
     with new_folder(path) as temporary:
@@ -59,7 +61,8 @@ def write_checkpoint(
         digests = {name: file_digest(temporary / name) for name in (STATE, FACTS)}
         write_json_atomic(temporary / DIGESTS, digests)
     # A later one is damaged, or this step would not be written again: it must not count as newest.
-    for old in [p for p in checkpoint_paths(folder) if p <= path][:-keep]:
+    paths = checkpoint_paths(folder)
+    for old in paths[: paths.index(path) + 1][:-keep]:
         remove_folder(old)
     return path
 
@@ -82,18 +85,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     from safetensors.torch import load_file
 
     try:
-        digests = json.loads((path / DIGESTS).read_text())
+        digests = json.loads((path / DIGESTS).read_bytes())
         for name in (STATE, FACTS):
             if file_digest(path / name) != digests.get(name):
                 raise CheckpointError(f"{path / name} is damaged: its sha256 differs")
-        return Checkpoint(path, load_file(path / STATE), json.loads((path / FACTS).read_text()))
+        return Checkpoint(path, load_file(path / STATE), json.loads((path / FACTS).read_bytes()))
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    return sorted(folder.glob("step-*"))
+    """Checkpoint folders, oldest first: what users lay beside them is theirs."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if STEP.fullmatch(path.name) and path.is_dir()),
+                  key=lambda path: int(path.name.removeprefix("step-")))  # fmt: skip
 
 
 def file_digest(path: Path) -> str:

@@ -13,6 +13,8 @@ from mtc_core.errors import HubError
 
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 HIDDEN = "***"
+TOKENS = "huggingface.co/settings/tokens"
+ODD_TOKEN = f"HF_TOKEN holds characters that no token has; copy it again from {TOKENS}"
 SHORTEST = 8  # characters of a token; what is shorter is a mistake, and a part of ordinary words
 _TOKEN = re.compile(r"hf_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}[\w.-]*|wandb_v1_\w+")
 _BEARER = re.compile(r"(?i)\b(Bearer|Basic)\s+[^\s'\"]+")

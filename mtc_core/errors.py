@@ -4,6 +4,7 @@
     ├── SiteError                 a site that does not exist, or not in this model
     ├── ConfigError               sizes, counts or names that cannot be trained
     ├── DataError                 text that is missing, unreadable or too short
+    │   ├── NotOpened             a dataset that is misspelt, or whose network is away
     │   └── ReadingStopped        a source that broke off; the same request may do later
     ├── ModelError                weights or a tokenizer that cannot be loaded
     ├── CheckpointError           a checkpoint or a saved transcoder that cannot be used
@@ -46,6 +47,10 @@ class ConfigError(MtcError):
 
 class DataError(MtcError):
     """Text that is missing, unreadable, or too short for the request."""
+
+
+class NotOpened(DataError):
+    """A dataset that does not open: there is none of that name, or nothing can be reached now."""
 
 
 class ReadingStopped(DataError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtc_core.credentials import redacted, refuse_credentials
+from mtc_core.credentials import ODD_TOKEN, TOKENS, redacted, refuse_credentials
 from mtc_core.errors import HubError
 from mtc_core.suite_files import (
     check_suite,
@@ -31,7 +31,6 @@ FORM = "hf://org/name or hf://org/name@revision"
 EXPORT = "export.json"  # of mtc_core.export
 MAIN = "main"  # the branch that an address without a revision means
 ANSWER_S = 10.0  # how long the Hub may take for its first answer
-TOKENS = "huggingface.co/settings/tokens"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?", re.ASCII)
 _CACHED = "what was fetched once is there without a network"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -230,7 +229,7 @@ def _why(error: BaseException, place: HubAddress) -> str:
         case OSError(errno=int(), filename=str(file)):
             return f"{file} cannot be read or written here ({error.strerror})"
     if "Illegal header value" in str(error) or isinstance(error, UnicodeError):
-        return f"HF_TOKEN holds characters that no token has; copy it again from {TOKENS}"
+        return ODD_TOKEN
     if isinstance(error, ValueError | RuntimeError):
         return f"the Hub's client gave up: {error}"
     return (

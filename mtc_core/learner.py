@@ -37,7 +37,8 @@ class LossWatch:
             self.good = torch.ones_like(self.good)
             raise TrainingStopped(
                 f"the loss is {float(self._bad_loss)} at step {int(self._bad_step)}; lower "
-                "train.lr, or set model.dtype: float32 if the model's activations overflow"
+                "its lr (or train.lr), or set model.dtype: float32 if the model's activations "
+                "overflow"
             )
 
 

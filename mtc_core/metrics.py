@@ -86,7 +86,8 @@ class Population:
         baseline_BO: Tensor | None = None,
     ) -> None:
         """Count rows of the target, raw units, with their activations. base_O: the reconstruction
-        without latents, one for all rows [O] or each its own [B, O]."""
+        without latents, one for all rows [O] or each its own [B, O]. Of activations that are NaN
+        no ratio can be formed: `problem`."""
         if not y_BO.shape[0]:
             return
         y_BO = y_BO.to(W_dec_FO.dtype)
@@ -94,6 +95,8 @@ class Population:
         groups_BMO = Bags(kept, self._group_F, y_BO.shape[0], len(self.ends)).decode(W_dec_FO)
         bias_BO = (base_O - y_BO).unsqueeze(1)
         errors_BPO = torch.cat([bias_BO, prefix_errors(groups_BMO, bias_BO[:, 0])], 1).double()
+        # Nothing is kept of NaN activations, so that b_dec alone would pass for their prediction.
+        errors_BPO[acts_BF.sum(1).isnan()] = math.nan
         y_BO = y_BO.double()
         self.target.add(y_BO)
         self.sse_P += errors_BPO.square().sum((0, 2))

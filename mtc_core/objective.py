@@ -40,6 +40,12 @@ class Weights:
             **skip,
         }
 
+    def without_skip(self, x_BI: Tensor, y_BO: Tensor) -> Tensor:
+        """y less what the skip connection makes of x. [B, O]"""
+        if self.W_skip is None:
+            return y_BO
+        return torch.addmm(y_BO, x_BI, self.W_skip.T, alpha=-1)
+
     def base_error(self, x_BI: Tensor, y_BO: Tensor) -> Tensor:
         """ŷ_0 − y: what is left to the latents, negated. [B, O]"""
         error_BO = self.b_dec - y_BO
@@ -82,10 +88,9 @@ def prefix_errors(groups_BMO: Tensor, start_BO: Tensor) -> Tensor:
     return groups_BMO
 
 
-def group_gradients(errors_BMO: Tensor, row_scale_B: Tensor, weights_P: Tensor) -> Tensor:
-    """G_j = Σ_{i≥j} 2 w_i scale_n (ŷ_i − y), in place of the errors."""
-    w_M = weights_P[1:].to(errors_BMO.dtype)
-    errors_BMO *= (2 * row_scale_B[:, None] * w_M).unsqueeze(2)
+def group_gradients(errors_BMO: Tensor, scale_BM: Tensor) -> Tensor:
+    """G_j = Σ_{i≥j} scale_i (ŷ_i − y), in place of the errors."""
+    errors_BMO *= scale_BM.unsqueeze(2)
     for j in range(errors_BMO.shape[1] - 2, -1, -1):
         errors_BMO[:, j] += errors_BMO[:, j + 1]
     return errors_BMO

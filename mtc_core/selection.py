@@ -209,14 +209,30 @@ def topk_rows(pre_BF: Tensor, k: int, rescore: Rescore | None = None) -> Kept:
 
 
 def topk_lowest_index(pre_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and ascending indices of the k largest of each row; equals go to the lowest index."""
+    """Values and ascending indices of the k largest of each row; positive equals go to the lowest
+    index. Which of several equals at or below 0 is taken is open: none of them counts."""
     more = min(k + 1, pre_BF.shape[1])
     values_Bk, latents_Bk = pre_BF.topk(more)
     if more > k:
-        tied_R = (values_Bk[:, k] == values_Bk[:, k - 1]).nonzero().squeeze(1)
-        latents_Bk = latents_Bk[:, :k]
+        cut_B = values_Bk[:, k - 1]
+        tied_R = ((values_Bk[:, k] == cut_B) & (cut_B > 0)).nonzero().squeeze(1)
+        values_Bk, latents_Bk = values_Bk[:, :k], latents_Bk[:, :k]
         if tied_R.numel():
-            order_RF = pre_BF[tied_R].sort(dim=1, descending=True, stable=True).indices
-            latents_Bk = latents_Bk.index_copy(0, tied_R, order_RF[:, :k])
+            lowest_Rk = _lowest_at_cut(pre_BF[tied_R], values_Bk[tied_R], latents_Bk[tied_R])
+            latents_Bk = latents_Bk.index_copy(0, tied_R, lowest_Rk)
     latents_Bk = latents_Bk.sort(dim=1).values
     return pre_BF.gather(1, latents_Bk), latents_Bk
+
+
+def _lowest_at_cut(pre_RF: Tensor, values_Rk: Tensor, latents_Rk: Tensor) -> Tensor:
+    """The k largest of each row, with the lowest of all entries that equal the smallest of them in
+    the places of those that a top-k happened to take."""
+    # Most rows of a bfloat16 step are tied, and ordering them whole took 16 times their top-k.
+    cut_R1 = values_Rk[:, -1:]
+    row_n, latent_n = (pre_RF == cut_R1).nonzero(as_tuple=True)
+    counts_R = torch.bincount(row_n, minlength=len(pre_RF))
+    rank_n = torch.arange(len(row_n), device=row_n.device) - (counts_R.cumsum(0) - counts_R)[row_n]
+    place_n = (values_Rk != cut_R1).sum(1)[row_n] + rank_n  # they come last: values descend
+    fits_n = place_n < values_Rk.shape[1]
+    places = (row_n[fits_n], place_n[fits_n])
+    return latents_Rk.index_put(places, latent_n[fits_n])

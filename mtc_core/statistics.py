@@ -63,6 +63,7 @@ class PairStatistics:
         return cls(**values)
 
 
+@torch.no_grad()
 def measure_pair(x_NI: Tensor, y_NO: Tensor) -> PairStatistics:
     """Statistics of a pair from raw rows of block 0.
 

@@ -75,11 +75,15 @@ def _digest(file: Path) -> str:
 def check_whole(folder: Path, ids: Iterable[str], remedy: str) -> None:
     """Raises CheckpointError for the first transcoder with a damaged or missing file."""
     for id in ids:
-        for name in damaged_files(folder / id):
-            state = "is not what its sha256.json says" if name != DIGESTS else "cannot be read"
-            file = folder / id / name
-            state = state if file.is_file() else "is missing"
-            raise CheckpointError(f"{file} {state}: it cannot be used. {remedy}")
+        check_one(folder / id, remedy)
+
+
+def check_one(transcoder: Path, remedy: str) -> None:
+    """The same of the folder of one."""
+    for name in damaged_files(transcoder):
+        state = "is not what its sha256.json says" if name != DIGESTS else "cannot be read"
+        state = state if (transcoder / name).is_file() else "is missing"
+        raise CheckpointError(f"{transcoder / name} {state}: it cannot be used. {remedy}")
 
 
 def check_suite(folder: Path) -> list[str]:

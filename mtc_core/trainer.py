@@ -11,6 +11,7 @@ B rows · F latents · I, O source and target widths · D dead latents
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +116,10 @@ class TranscoderTrainer:
 
         Raises TrainingStopped when the loss is not finite; the weights are then still the last
         good ones. Where asking would have a GPU wait, it raises at the next logged step."""
+        with _current(self.device):
+            return self._step(x_raw_BI, y_raw_BO)
+
+    def _step(self, x_raw_BI: Tensor, y_raw_BO: Tensor) -> StepReport:
         with record_function("mtc.scale"):
             batch, extreme_B = self.scaler(x_raw_BI, y_raw_BO)
         kept = self._select(batch, extreme_B)
@@ -258,3 +263,8 @@ def fresh_moments(parameter: Tensor) -> dict[str, Tensor]:
         "exp_avg": torch.zeros_like(parameter),
         "exp_avg_sq": torch.zeros_like(parameter),
     }
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current GPU, whatever its arguments lie on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

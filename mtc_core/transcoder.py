@@ -25,6 +25,9 @@ from mtc_core.metrics import Population
 from mtc_core.reference import Reference
 from mtc_core.saved_spec import FORMAT_VERSION, spec_of_config
 from mtc_core.selection import topk_lowest_index
+from mtc_core.suite_files import one_of
+
+CHUNK_ROWS = 512  # that `evaluate` takes at once; of 12,288 latents each needs 0.2 MB meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,29 +146,37 @@ class MatryoshkaTranscoder(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> Evaluation:
-        """Measure on rows x [..., d_in] and their targets y [..., d_out], all of them counted."""
+        """Measure on rows x [..., d_in] and their targets y [..., d_out], all of them counted.
+
+        FVU and l2 are NaN where a row holds one. Raises ConfigError for other shapes."""
         if y.shape != (*x.shape[:-1], self.d_out):
             raise ConfigError(
                 f"x is {list(x.shape)} and y {list(y.shape)}; this transcoder predicts "
                 f"{self.spec.target}, which is {self.d_out} wide, one row for each row of x"
             )
         x_BI, y_BO = x.reshape(-1, self.d_in), y.reshape(-1, self.d_out)
-        acts_BF = self.encode(x_BI)
         totals = Population(self.d_sae, self.spec.group_sizes, self.d_out, x.device)
-        totals.add(y_BO, self.base(x_BI), self.W_dec, acts_BF)
-        reconstruction = self.decode(acts_BF, x=x_BI)
-        l2 = (y_BO - reconstruction).norm(dim=1).double().mean()
-        return Evaluation(
-            reconstruction.view_as(y), totals.l0, float(l2), tuple(totals.fvu_by_prefix)
-        )
+        parts, errors = [], []
+        for x_part, y_part in zip(x_BI.split(CHUNK_ROWS), y_BO.split(CHUNK_ROWS), strict=True):
+            acts_BF = self.encode(x_part)
+            totals.add(y_part, self.base(x_part), self.W_dec, acts_BF)
+            parts.append(self.decode(acts_BF, x=x_part))
+            errors.append((y_part - parts[-1]).norm(dim=1).double())
+        l2 = float(torch.cat(errors).mean())
+        reconstruction = torch.cat(parts).view_as(y)
+        return Evaluation(reconstruction, totals.l0, l2, tuple(totals.fvu_by_prefix))
 
     def save(self, folder: str | Path) -> None:
         """Write `config.json`, `weights.safetensors`, the reference if there is one, and the
-        digests of all; the folder appears whole or not at all."""
+        digests of all; the folder appears whole or not at all. One that `save` wrote before is
+        replaced; raises ConfigError for one that holds anything else."""
         from safetensors.torch import save_file
 
+        folder = Path(folder).resolve()
+        _refuse_foreign(folder)
+
         tensors = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
-        with new_folder(Path(folder)) as temporary:
+        with new_folder(folder) as temporary:
             write_json_atomic(temporary / CONFIG, self.config())
             # One metadata key only: safetensors writes several in random order.
             save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
@@ -202,12 +213,14 @@ class MatryoshkaTranscoder(nn.Module):
 
         folder = Path(folder)
         try:
-            config = json.loads((folder / CONFIG).read_text())
+            config = json.loads((folder / CONFIG).read_bytes())
             tensors = load_file(folder / WEIGHTS, device=device)
             known = (folder / REFERENCE).exists()
             held = load_file(folder / REFERENCE, device=device) if known else None
         except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"{folder} holds no readable transcoder: {error}") from None
+            again = "; restore it, or, in a run, delete it and run the manifest again"
+            told = f"{folder} holds no readable transcoder: {error}"
+            raise CheckpointError(told + again * (folder / CONFIG).exists()) from None
         spec = spec_of_config(folder, config)
         d_in, d_out = config.get("d_in"), config.get("d_out")
         _check_shapes(folder / WEIGHTS, tensors, expected_shapes(spec, d_in, d_out))
@@ -228,7 +241,11 @@ class MatryoshkaTranscoder(nn.Module):
         id: its beginning will do if no other has it; None where there is one only. Raises HubError,
         and CheckpointError for a damaged one."""
         if not str(address).startswith("hf://"):
-            return cls.load(Path(address) / (id or ""), device)
+            folder = Path(address) / (id or "")
+            ids = sorted(path.parent.name for path in Path(address).glob(f"*/{CONFIG}"))
+            if ids and not (folder / CONFIG).exists():
+                folder = Path(address) / one_of(ids, id, str(address))
+            return cls.load(folder, device)
         from mtc_core.hub import fetch_transcoder
 
         return cls.load(fetch_transcoder(str(address), id), device)
@@ -242,6 +259,20 @@ class MatryoshkaTranscoder(nn.Module):
         from mtc_core.wandb_artifacts import fetch_wandb
 
         return cls.load(fetch_wandb(artifact, id), device)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    own = {CONFIG, WEIGHTS, REFERENCE, DIGESTS}
+    try:
+        there = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise ConfigError(f"{folder} is a file; name a folder to save to") from None
+    if foreign := [name for name in there if name not in own]:
+        raise ConfigError(
+            f"{folder} holds {foreign[0]}, which saving there would delete; give it one of its own"
+        )
 
 
 def _check_shapes(

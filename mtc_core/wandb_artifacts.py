@@ -34,13 +34,19 @@ _ARTIFACT = re.compile(r"(?:[\w.-]+/)?[\w.-]+/[\w.-]+(?::[\w.-]+)?", re.ASCII)
 _NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 
-def push_wandb(folder: Path, project: str, name: str, metadata: Mapping[str, Any]) -> str:
-    """Send a suite as the next version of an artifact; its address, as `fetch_wandb` takes it.
-    Raises HubError, and CheckpointError for a folder that is not whole."""
+def parse_project(project: str) -> re.Match[str]:
+    """Its entity, or None, and its name. Raises HubError."""
     refuse_credentials(project, TARGET)
     found = _PROJECT.fullmatch(project)
     if not found:
         raise HubError(f"{project!r} is no project on W&B; write {TARGET}")
+    return found
+
+
+def push_wandb(folder: Path, project: str, name: str, metadata: Mapping[str, Any]) -> str:
+    """Send a suite as the next version of an artifact; its address, as `fetch_wandb` takes it.
+    Raises HubError, and CheckpointError for a folder that is not whole."""
+    found = parse_project(project)
     if not _NAME.fullmatch(name):
         raise HubError(f"{name!r} cannot name an artifact: use letters, digits, '.', '_' and '-'")
     check_suite(folder)

@@ -35,7 +35,8 @@ class Backend(Protocol):
         says that tokens are there. An error of a process is raised; one that died is an event."""
 
     def replace(self, name: str) -> None:
-        """Begin the job of a cell, from its checkpoints, or of a producer anew."""
+        """Begin the job of a cell, from its checkpoints, or of a producer anew: once what that
+        takes is there."""
 
     def stop(self) -> list[Event]:
         """Checkpoint every cell that still runs: what they have said since. Raises, after all have

@@ -1,11 +1,13 @@
 """`mtc-orchestrate`: options and printing. Each command loads what it needs when it is called.
 
 Exit codes: 0 done · 1 some transcoders failed · 2 a mistake that the user can mend, as one message
-3 stopped by a bug or by the machine · 130, 143 interrupted · 141 the reader of a pipe has gone.
+3 stopped by a bug or by the machine · 130, 143, 129 interrupted · 141 nobody reads the pipe.
 """
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,4 +164,7 @@ cli.add_command(cli_registry.registry)
 def main() -> None:
     """Entry point of `mtc-orchestrate`."""
     spin_briefly()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever it can show of ≈, ± and somebody's path
+            stream.reconfigure(errors="replace")
     cli()

@@ -23,10 +23,12 @@ from orchestrator.failures import FailurePolicy, GiveUp, Stopped
 from orchestrator.interrupts import Interrupt, Interrupted, interrupts
 from orchestrator.jobs import cell_jobs, producer_jobs
 from orchestrator.manifest import load_manifest
+from orchestrator.planning.preflight import space_missing
 from orchestrator.prepare import OpenRun, Request, open_run, write_tokens
 from orchestrator.reporting.at_the_end import report_at_the_end
-from orchestrator.run_folder.disk_errors import out_of_space
+from orchestrator.run_folder.disk_errors import elsewhere, out_of_space, unwritable
 from orchestrator.run_folder.folder import RunFolder
+from orchestrator.run_folder.links import refuse_links_out
 from orchestrator.run_folder.lock import LockLost, run_lock
 from orchestrator.run_folder.log import log_start, log_to
 from orchestrator.status_file import mark_done
@@ -47,6 +49,7 @@ def run_in_folder(request: Request, backend: Backend, console: Console) -> tuple
     """The same, with the run folder."""
     manifest = load_manifest(request.manifest, request.overrides)
     folder = RunFolder(request.root, manifest.name)
+    refuse_links_out(folder.path)
     with run_lock(folder.path) as lost, _closed_at_last(backend):
         opened = open_run(request.root, manifest, folder, backend.inventory)
         with log_to(folder.log), interrupts() as interrupt:
@@ -101,15 +104,27 @@ def _train_and_report(
         raise
     except Exception as error:
         log.exception("stopped by an error")
-        full = f"the disk of {run.folder.path} is full, free space there"
-        what = full if out_of_space(error) else f"{type(error).__name__}: {error}"
-        console.print(f"stopped: {what}", soft_wrap=True)
-        last = f"traceback in {run.folder.log}; the same command continues the run"
-        console.print(last, soft_wrap=True)
+        disk = _of_disk(error, run)
+        console.print(f"stopped: {disk or f'{type(error).__name__}: {error}'}", soft_wrap=True)
+        last = "the same command continues the run"
+        console.print(last if disk else f"traceback in {run.folder.log}; {last}", soft_wrap=True)
     finally:
         backend.close(clean=code != STOPPED)
         audience.leave(code)
     return code
+
+
+def _of_disk(error: Exception, run: OpenRun) -> str:
+    """What to do about an error of the disk; empty for all others."""
+    folder = run.folder.path.absolute()
+    other = elsewhere(error, folder)
+    if out_of_space(error):
+        if other:
+            return f"the disk of {other} is full, free space there"
+        return space_missing(run.plan, run.folder.path)
+    if reason := unwritable(error):
+        return f"the disk of {other or run.folder.path} takes nothing any more ({reason})"
+    return ""
 
 
 def _show_finished(run: OpenRun, console: Console, interrupt: Interrupt, lost: Flag) -> int:
@@ -138,6 +153,7 @@ def _train(
     """Bring every transcoder to its end. Whatever stops it, what cells have done is saved."""
 
     check = partial(_check, interrupt, lost)
+    died: list[str] = []  # cells, of what ends us too: nobody replaces them, or had them save
 
     def reading(tokens: int, doing: str) -> None:
         check()
@@ -162,14 +178,17 @@ def _train(
                     audience.warn(event.text)
                 elif not isinstance(event, CellLost):
                     audience.hear(event)
-                elif not interrupt:  # what ends us may have ended the cell too
+                elif interrupt:  # what ends us may have ended the cell too
+                    audience.warn(f"{event.cell} died: {event.why}")
+                    died += [event.cell] if event.cell in audience.suite.cells else []
+                else:
                     _replace(event, policy, backend, audience)
             check()
             audience.pause()
     except LockLost:  # without a checkpoint: the folder is another's now
         raise
     except Interrupted:
-        raise Interrupted(_save(backend, audience)) from None
+        raise Interrupted([*died, *_save(backend, audience)]) from None
     except Exception:
         with suppress(Exception):  # the first error is the one to tell
             _save(backend, audience)

@@ -1,4 +1,8 @@
-"""SIGINT, SIGTERM, SIGHUP: the first asks the run to save and end, the second ends it at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first asks the run to save and end. A second SIGINT or SIGTERM ends
+it at once; SIGHUP never does, nor does one of the others after it. For nobody asks twice by it: a
+terminal that closes has its shell and the kernel send one each, a machine that goes down sends
+SIGTERM and SIGHUP, and Python hears those in the order of their numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SAVING = b"saving; press Ctrl-C again to end at once\n"
+SAVING = "saving; press Ctrl-C again to end at once"
 
 
 class Interrupted(Exception):
@@ -20,7 +24,8 @@ class Interrupted(Exception):
 
     def __str__(self) -> str:
         if self.unsaved:
-            return f"{', '.join(self.unsaved)} had died, and goes on from the last checkpoint"
+            goes = "goes" if len(self.unsaved) == 1 else "go"
+            return f"{', '.join(self.unsaved)} had died, and {goes} on from the last checkpoint"
         return "everything is saved"
 
 
@@ -29,6 +34,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._asked = False  # by SIGINT or SIGTERM
 
     def __bool__(self) -> bool:
         return bool(self.signal_number)
@@ -37,6 +43,13 @@ class Interrupt:
         """Raise Interrupted if a signal has come."""
         if self:
             raise Interrupted
+
+    def note(self, number: int) -> bool:
+        """A signal has come; whether it asks again, for an end at once."""
+        self.signal_number = self.signal_number or number
+        again = self._asked and number != signal.SIGHUP
+        self._asked = self._asked or number != signal.SIGHUP
+        return again
 
     @property
     def exit_code(self) -> int:
@@ -50,17 +63,20 @@ def forget_alarm() -> None:
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupt]:
-    """Collect signals while inside; earlier handlers come back afterwards."""
+def interrupts(told: str = SAVING) -> Iterator[Interrupt]:
+    """Collect signals while inside; earlier handlers come back afterwards. told: at the first."""
     interrupt = Interrupt()
 
     def note(number: int, frame: object) -> None:
-        if interrupt:
+        first = not interrupt
+        if interrupt.note(number):
             os._exit(interrupt.exit_code)
-        interrupt.signal_number = number
         forget_alarm()
+        if not first:
+            return
         with suppress(OSError):  # nobody may be there to read it
-            os.write(2, SAVING)  # not print: a signal may come in the middle of another print
+            # Not print: a signal may come in the middle of another print.
+            os.write(2, told.encode() + b"\n")
 
     # nohup has SIGHUP ignored: whoever uses it wants a run that outlives its terminal.
     kept = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]

@@ -71,8 +71,14 @@ class LocalBackend:
     def stop(self) -> list[Event]:
         cells = [self._cells[name] for name in self._statuses]
         self._statuses = {}
+        errors: list[Exception] = []
         for cell in cells:
-            cell.checkpoint()
+            try:
+                cell.checkpoint()
+            except Exception as error:
+                errors.append(error)  # the others are saved all the same
+        if errors:
+            raise errors[0]
         return [cell.status("training") for cell in cells]
 
     def close(self, clean: bool) -> None:

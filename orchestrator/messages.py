@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mtc_core.errors import MtcError
 
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069"
+OBEYED = re.compile(rf"(?![\n\t])[{CONTROLS}]")
 KeyPath = tuple[str | int, ...]
 
 
@@ -66,6 +69,12 @@ def dotted(path: KeyPath) -> str:
 def printable(text: str) -> str:
     """On one line, and nothing that a terminal would obey: manifests may come from anybody."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def harmless(text: str) -> str:
+    """Lines of which a terminal obeys nothing, whoever wrote what they quote: no control characters
+    but the ends of lines, and none that turn the direction of what follows."""
+    return OBEYED.sub(lambda one: ascii(one[0])[1:-1], text)
 
 
 def found(value: object) -> str:

@@ -21,9 +21,8 @@ from mtc_core.tokens.text import dataset_commit, source_listing, text_bytes
 from mtc_core.tokens.token_store import STORE, read_json
 from mtc_core.tokens.token_writer import TokenWriter
 from mtc_core.tokens.tokenizer import TokenizerFacts
-from orchestrator.manifest import Manifest, expand
+from orchestrator.manifest import Manifest, expand, needed_shape
 from orchestrator.messages import ManifestError, Problem
-from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import preflight
@@ -31,6 +30,7 @@ from orchestrator.planning.remedies import remedies
 from orchestrator.run_folder.find import find_run
 from orchestrator.run_folder.folder import Found, RunFolder, resolve
 from orchestrator.run_folder.init_from import find_starts
+from orchestrator.run_folder.lineage import check_held_out, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def open_run(
 
     Raises MtcError; nothing is written before every check has passed. A run with nothing left to
     train needs neither its text nor memory."""
-    shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
+    shape = needed_shape(manifest)
     here = take_inventory(root)
-    assert shape is not None and here.cores is not None
+    assert here.cores is not None
     found = folder.examine(manifest, resolve(manifest, shape.n_layers, here.cores))
     finished = found.resumed and not folder.unfinished(found.resolved["specs"])
     manifest = _with_threads(manifest, found.resolved["resources"]["threads"])
@@ -93,9 +93,8 @@ def open_run(
         starts, note = _starts(manifest, shape, root)
         resolved["pins"] = {**_pins(manifest, shape), "init_from": starts}
         notes += note
-        if not _same_text(folder.recorded(), resolved) or _was_rewritten(folder.tokens, text):
-            folder.forget_tokens()
-        folder.begin(resolved, manifest.source_text)
+        other = not _same_text(folder.recorded(), resolved) or _was_rewritten(folder.tokens, text)
+        folder.begin(resolved, manifest.source_text, forget_tokens=other)
     elif _was_rewritten(folder.tokens, text) and not folder.trained():
         folder.forget_tokens()
         notes.append("the text has changed before anything was trained: it is read anew")
@@ -151,7 +150,8 @@ def _was_rewritten(tokens: Path, text: list[list[Any]]) -> bool:
 def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
     """Read, tokenize and store all text that the run needs; the plan, completed by its length.
 
-    Goes on where it was interrupted. Raises DataError."""
+    Goes on where it was interrupted. Raises DataError, and ConfigError where the weights that it
+    starts from may have been trained on what it holds out."""
     train = run.manifest.train.config()
     unpacks = run.manifest.model.name.startswith(PREFIX)
     once = " (a GGUF package is unpacked once, about 20 s)" if unpacks else ""
@@ -164,6 +164,9 @@ def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
     blocks, context = run.plan.schedule.blocks, run.manifest.data.context_tokens
     facts = TokenizerFacts.from_hf(tokenizer, run.shape.vocab_size)
     writer = TokenWriter(run.folder.tokens, data_of(run), facts, run.pins["dataset"])
+    starts = run.pins.get("init_from")
+    if starts and not run.folder.trained():  # a run of an older version goes on
+        check_held_out(writer.ensure(1, progress), starts)  # before all of a long text is read
     store = writer.ensure(rows_to_store(blocks, train.block_rows, context), progress)
     Schedule(store, run.manifest.seed, train.block_rows).check_enough(train.batch_tokens)
     rows = store.train_rows if store.finished else None
@@ -180,7 +183,9 @@ def _starts(
         return {}, []
     try:
         source = find_run(manifest.init_from, root)
-        starts, models = find_starts(source, expand(manifest, shape.n_layers), shape)
+        found, models = find_starts(source, expand(manifest, shape.n_layers), shape)
+        starts = {id: start.to_dict() for id, start in found.items()}
+        untold = unknown(starts)
     except (ConfigError, CheckpointError) as error:
         path = ("init_from",)
         text = str(error).removeprefix("init_from: ")
@@ -188,7 +193,7 @@ def _starts(
     here = f"{manifest.model.name} ({model_commit(manifest.model.name, manifest.model.revision)})"
     others = [model for model in models if model != here]
     notes = [f"init_from: starts from transcoders of another model, {model}" for model in others]
-    return {id: start.to_dict() for id, start in starts.items()}, notes
+    return starts, notes + untold
 
 
 def _pins(manifest: Manifest, shape: ModelShape) -> dict[str, Any]:

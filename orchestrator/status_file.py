@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -14,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.run_folder.lock import SILENT_S, is_running, started
+from orchestrator.run_folder.lock import NAME as LOCK
+from orchestrator.run_folder.lock import SILENT_S, is_running, read_holder, started
 from orchestrator.snapshot import Snapshot
 
 NAME = "status.json"
@@ -71,9 +73,10 @@ def read_status(run: Path, silent_s: float | None = None) -> dict[str, Any] | No
     better than clocks, for that of a driver on another host may be wrong."""
     try:
         content = json.loads((run / NAME).read_text(encoding="utf-8"))
-        if not all(isinstance(row, dict) for row in content.get("transcoders", ())):
+        rows = all(isinstance(row, dict) for row in content.get("transcoders", ()))
+        if not (rows and isinstance(content["state"], str)):
             return None
-        if content["state"] == "running" and not _alive(content, silent_s):
+        if content["state"] == "running" and not _alive(run, content, silent_s):
             content["state"] = "killed"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -96,8 +99,31 @@ def _replace(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _alive(content: dict[str, Any], silent_s: float | None) -> bool:
+def _alive(run: Path, content: dict[str, Any], silent_s: float | None) -> bool:
     if content["host"] != socket.gethostname():
-        silent = time.time() - content["updated"] if silent_s is None else silent_s
-        return silent < SILENT_S
-    return is_running(content["pid"], content["process_started"])
+        silent = _since(content["updated"]) if silent_s is None else silent_s
+        return min(silent, _since_heartbeat(run)) < SILENT_S
+    pid, began = content["pid"], content["process_started"]
+    # A container may have our host's name, and processes that we do not see: the lock knows.
+    return is_running(pid, began) or _holds(run, pid, began)
+
+
+def _holds(run: Path, pid: int, began: float) -> bool:
+    holder = read_holder(run)
+    ours = holder is not None and (holder.pid, holder.process_started) == (pid, began)
+    return holder is not None and ours and holder.lives(_since_heartbeat(run))
+
+
+def _since_heartbeat(run: Path) -> float:
+    """Seconds. While a model loads or a checkpoint is written, the lock alone says that the driver
+    lives."""
+    try:
+        return _since((run / LOCK).stat().st_mtime)
+    except OSError:
+        return math.inf
+
+
+def _since(moment: float) -> float:
+    """Seconds; of a clock that is wrong it tells nothing."""
+    silent = time.time() - moment
+    return silent if silent > -SILENT_S else math.inf

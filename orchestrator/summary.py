@@ -15,6 +15,7 @@ from mtc_core.errors import ConfigError
 from orchestrator.differing import differing
 from orchestrator.evaluating.show import quality_cells, show_spliced_test
 from orchestrator.pace import pace
+from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.shapes import NUMBER, fault
@@ -75,19 +76,21 @@ def _ended(
             return None
 
     # evaluation.json is written before final/, without which it will be written again.
-    done = folder.final.exists()
+    with disk_errors(folder.path, "read"):
+        done, stopped = folder.final.exists(), folder.failed.exists()
     evaluation = read(folder.evaluation, _EVALUATION) if done else None
     failure = (read(folder.failed, {"reason": str}) or {}).get("reason")
-    if failure is None and folder.failed.exists():  # its presence is what stops a transcoder
+    if failure is None and stopped:  # its presence is what stops a transcoder
         failure = "why is not known: its failed.json is damaged"
     return Ended(id, evaluation, failure, done, spec)
 
 
 def _read(path: Path, shape: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
-        if not path.exists():
-            return None
-        found = json.loads(path.read_text())
+        with disk_errors(path, "read"):
+            if not path.exists():
+                return None
+            found = json.loads(path.read_bytes())
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from None
     if wrong := fault(found, dict(shape)):

@@ -63,13 +63,14 @@ RULES = (
     Rule(
         "l0",
         "L0 more than 5 % off k",
-        "raise data.holdout_tokens, whose calibration half sets the threshold",
+        "raise data.holdout_tokens, whose calibration half sets the threshold; with selection: "
+        "topk or a threshold of 0 too few latents are positive, so lower k or train longer instead",
         _off_k,
     ),
     Rule(
         "dead",
         "10 % dead latents or more",
-        "raise aux_weight or k, lower train.lr, train longer, or make group_sizes smaller",
+        "raise aux_weight or k, lower lr, train longer, or make group_sizes smaller",
         _dead,
     ),
     Rule(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model.model_shape import KNOWN_FAMILIES, ModelShape
+from mtc_core.model.model_shape import EAGER_FAMILIES, KNOWN_FAMILIES, ModelShape
 from mtc_core.sites import Site
 
 Provider = Literal["hf", "bridge"]
@@ -36,3 +36,9 @@ def resolve_provider(
     if provider == "auto":
         return "hf" if known and not raw else "bridge"
     return provider
+
+
+def is_eager(shape: ModelShape, provider: Provider) -> bool:
+    """Whether attention holds the scores of every position against every other at once: the bridge
+    has them hooked (see bridge.py)."""
+    return provider == "bridge" or shape.family in EAGER_FAMILIES

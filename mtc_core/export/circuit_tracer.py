@@ -23,6 +23,7 @@ from mtc_core.export.facts import (
     SuiteFacts,
     hook_in_block,
     provenance,
+    same_hooks,
     same_width,
     threshold,
 )
@@ -62,6 +63,7 @@ def _problems(suite: Suite, facts: SuiteFacts) -> Iterator[str]:
             f"{missing[0]}); attribution needs every layer: train them (layers: all)"
         )
     yield from same_width(suite, "circuit-tracer")
+    yield from same_hooks(suite, facts, "circuit-tracer")
 
 
 def _write(suite: Suite, facts: SuiteFacts, folder: Path, lossy: Mapping[str, str | None]) -> None:
@@ -87,7 +89,7 @@ def _write(suite: Suite, facts: SuiteFacts, folder: Path, lossy: Mapping[str, st
             for id, tc in suite.items()
         },
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
 
 
 _HOW_TO_LOAD = """\

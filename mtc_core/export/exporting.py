@@ -16,7 +16,7 @@ from mtc_core.atomic import new_folder, write_json_atomic
 from mtc_core.config import Selection
 from mtc_core.errors import ExportError
 from mtc_core.export.circuit_tracer import CIRCUIT_TRACER
-from mtc_core.export.facts import Format, Suite, SuiteFacts
+from mtc_core.export.facts import TRAINED, Format, Suite, SuiteFacts
 from mtc_core.export.gemma_scope import GEMMA_SCOPE
 from mtc_core.export.llamascopium import LLAMASCOPIUM
 from mtc_core.export.saelens import SAELENS
@@ -86,7 +86,7 @@ class Export:
         with new_folder(out) as folder:
             self._format.write({**self.suite, **self.twins}, self.facts, folder, lossy)
             if readme:
-                (folder / "README.md").write_text(readme(record))
+                (folder / "README.md").write_text(readme(record), encoding="utf-8")
             record["files"] = sorted(_files(folder))
             write_json_atomic(folder / RECORD, record)
         return record
@@ -127,7 +127,9 @@ def _twin(tc: MatryoshkaTranscoder, selection: Selection) -> MatryoshkaTranscode
     if selection == "topk":
         k = max(1, round(tc.provenance.get("l0_test") or k))
     twin = MatryoshkaTranscoder(
-        replace(tc.spec, selection=selection, k=k), dict(tc.state_dict()), tc.provenance
+        replace(tc.spec, selection=selection, k=k),
+        dict(tc.state_dict()),
+        {**tc.provenance, TRAINED: {"k": tc.spec.k, "trained_with": tc.spec.selection}},
     )
     twin.reference = tc.reference
     return twin
@@ -145,7 +147,7 @@ def _refuse_foreign(out: Path) -> None:
         raise ExportError(f"{out} is a file; give a folder")
     found = set(_files(out))
     try:
-        known = {RECORD, *json.loads((out / RECORD).read_text())["files"]} if found else set()
+        known = {RECORD, *json.loads((out / RECORD).read_bytes())["files"]} if found else set()
     except (OSError, ValueError, KeyError, TypeError):
         known = set()
     if foreign := sorted(found - known):

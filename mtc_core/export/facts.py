@@ -10,10 +10,13 @@ from typing import Any
 import torch
 
 from mtc_core.config import Selection
+from mtc_core.model.model_shape import LAYER_NORM_FAMILIES
+from mtc_core.model.model_source import known_as
 from mtc_core.sites import Site
 from mtc_core.transcoder import MatryoshkaTranscoder
 
 Suite = Mapping[str, MatryoshkaTranscoder]
+TRAINED = "trained"  # in the provenance of one whose selection is another for a format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,21 @@ def provenance(id: str, tc: MatryoshkaTranscoder, lossy: str | None) -> dict[str
         "id": id,
         "group_sizes": list(spec.group_sizes),
         "matryoshka_widths": list(spec.widths),
-        "k": spec.k,
-        "trained_with": spec.selection,
+        **tc.provenance.get(TRAINED, {"k": spec.k, "trained_with": spec.selection}),
         "lossy": lossy,
-        **{key: tc.provenance.get(key) for key in ("model", "l0_test", "fvu_test")},
+        "model": public_model(tc.provenance.get("model")),
+        **{key: tc.provenance.get(key) for key in ("l0_test", "fvu_test")},
     }
+
+
+def public_model(model: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A model as provenance has it, without the folder in which it lies on this machine."""
+    if not model:
+        return None
+    commit = str(model.get("commit", ""))
+    named = {key: known_as(str(model[key]), commit) for key in ("name", "description")
+             if model.get(key)}  # fmt: skip
+    return {**model, **named}
 
 
 def same_width(suite: Suite, tool: str) -> Iterator[str]:
@@ -68,6 +81,18 @@ def without_skip(suite: Suite, tool: str) -> Iterator[str]:
     for id, tc in suite.items():
         if tc.spec.skip:
             yield f"{id} has a skip connection, which {tool} cannot hold"
+
+
+def same_hooks(suite: Suite, facts: SuiteFacts, tool: str) -> Iterator[str]:
+    """Refusals of tools that find tensors by the names of TransformerLens 2 and 3."""
+    for tc in suite.values():
+        for site in (tc.spec.source, tc.spec.target):
+            if site.kind == "ln2_normalized" and facts.family in LAYER_NORM_FAMILIES:
+                yield (
+                    f"{site} comes before weight and bias; {tool} would read {site.hook}, which in "
+                    f"models with LayerNorm ({facts.family}) comes after them in TransformerLens "
+                    "before 4: train on mlp_in, which is that tensor"
+                )
 
 
 def hook_in_block(site: Site) -> str | None:

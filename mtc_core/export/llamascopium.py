@@ -21,6 +21,7 @@ from mtc_core.export.facts import (
     Suite,
     SuiteFacts,
     provenance,
+    same_hooks,
     same_width,
     threshold,
     without_skip,
@@ -30,6 +31,7 @@ from mtc_core.export.facts import (
 def _problems(suite: Suite, facts: SuiteFacts) -> Iterator[str]:
     yield from without_skip(suite, "llamascopium")
     yield from same_width(suite, "llamascopium")
+    yield from same_hooks(suite, facts, "llamascopium")
 
 
 def _write(suite: Suite, facts: SuiteFacts, folder: Path, lossy: Mapping[str, str | None]) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from mtc_core.atomic import write_json_atomic
-from mtc_core.export.facts import Format, Suite, SuiteFacts, provenance, threshold
+from mtc_core.export.facts import Format, Suite, SuiteFacts, provenance, same_hooks, threshold
 
 VERSION = "6.54.12"  # whose format this is
 
 
 def _problems(suite: Suite, facts: SuiteFacts) -> Iterator[str]:
-    yield from ()
+    yield from same_hooks(suite, facts, "SAELens")
 
 
 def _write(suite: Suite, facts: SuiteFacts, folder: Path, lossy: Mapping[str, str | None]) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from mtc_core.atomic import write_json_atomic
 from mtc_core.config import TranscoderSpec
 from mtc_core.export.facts import Format, Suite, SuiteFacts, provenance, same_width
+from mtc_core.model.model_shape import KNOWN_FAMILIES
 
 # (source, target) by the module below a block that maps one to the other.
 MODULES = {("mlp_in", "mlp_out"): ".mlp", ("resid_pre", "resid_post"): ""}
@@ -34,7 +35,8 @@ def _problems(suite: Suite, facts: SuiteFacts) -> Iterator[str]:
         yield (
             f"{foreign[0].source} -> {foreign[0].target}{more}: sparsify reads the input of a "
             "module and predicts its output, which is mlp_in -> mlp_out (not in Gemma, whose "
-            "mlp_out is normalised once more) or resid_pre -> resid_post; train one of these"
+            "mlp_out is normalised once more) or resid_pre -> resid_post, in models of "
+            f"{', '.join(sorted(KNOWN_FAMILIES))}; train one of these"
         )
     for place, count in Counter(places).items():
         if place and count > 1:
@@ -78,7 +80,8 @@ def _place(spec: TranscoderSpec, facts: SuiteFacts) -> str | None:
         return None
     pair = (spec.source.kind or "", spec.target.kind or "")
     blocks = BLOCKS.get(facts.family, "layers")
-    if pair not in MODULES or (blocks is None and MODULES[pair]):
+    known = facts.family in KNOWN_FAMILIES  # of others neither names nor norms are known
+    if not known or pair not in MODULES or (blocks is None and MODULES[pair]):
         return None
     return f"{blocks or 'layers'}.{spec.source.layer}{MODULES[pair]}"
 

@@ -25,7 +25,8 @@ WORKING_BYTES = 8 * 4 * CHUNK  # at once, in a call: pre-activations, activation
 
 
 class FeatureStudy:
-    """Fed with the source's rows; exact, and the same however they are cut into calls."""
+    """Fed with the source's rows; exact, and the same however they are cut into calls, but for
+    the last bits of the encoder's product: some processors round a row otherwise among others."""
 
     def __init__(self, tc: MatryoshkaTranscoder, n: int, window: int) -> None:
         device = tc.W_enc.device

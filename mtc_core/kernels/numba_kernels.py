@@ -19,7 +19,7 @@ from torch import Tensor
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
 from mtc_core.kernels.host_kernels import HostKernels
-from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, bias_term, losses
+from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, gradient_scales
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights
@@ -93,17 +93,14 @@ class NumbaKernels(HostKernels):
     def pass_rows(self, learner: Learner, batch: Batch, kept: Kept) -> RowPass:
         """Losses of the selected activations, and gradients up to them."""
         weights, objective = learner.weights, learner.objective
-        y_BO = batch.y_BO
-        if weights.W_skip is not None:
-            y_BO = torch.addmm(y_BO, batch.x_BI, weights.W_skip.T, alpha=-1)
+        y_BO = weights.without_skip(batch.x_BI, batch.y_BO)
         (B, width), M = y_BO.shape, len(objective.prefix_weights) - 1
         # Pre-activations are done with.
         G_BMO = learner.workspace.matrix(B * M, width, y_BO.device, y_BO.dtype).view(B, M, width)
         residual_BO, squares_BM = y_BO.new_empty(B, width), y_BO.new_empty(B, M)
         d_act_n, starts = torch.empty_like(kept.acts_n), np.empty(B + 1, np.int64)
         loops.offsets(kept.rows_n.numpy(), starts)
-        row_scale_B = batch.weight_B / (batch.count * objective.variance)
-        scale_BM = 2 * row_scale_B[:, None] * objective.weights_P[1:].to(y_BO.dtype)
+        scale_BM = gradient_scales(batch, objective)
         spread(
             loops.pass_rows,
             even_cuts(B),
@@ -112,18 +109,7 @@ class NumbaKernels(HostKernels):
             *_arrays(weights.W_dec, weights.b_dec, y_BO, scale_BM),
             *_written(G_BMO, residual_BO, squares_BM, d_act_n),
         )
-        loss_P, fvu_P = losses(squares_BM.double(), batch, objective.variance)
-        bias_loss, bias_BO = bias_term(weights, batch, objective)
-        return RowPass(
-            kept=kept,
-            loss_P=loss_P,
-            fvu_P=fvu_P,
-            bias_loss=bias_loss,
-            residual_BO=residual_BO,
-            G_BMO=G_BMO,
-            base_BO=G_BMO[:, 0] if bias_BO is None else G_BMO[:, 0] + bias_BO,
-            d_act_n=d_act_n,
-        )
+        return RowPass.of(learner, batch, kept, squares_BM, residual_BO, G_BMO, d_act_n)
 
     def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
+from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Objective, Weights
 from mtc_core.selection import Kept
 
@@ -31,6 +32,26 @@ class RowPass:
     base_BO: Tensor  # of ŷ_0: of b_dec in every row
     d_act_n: Tensor | None = None  # of every kept activation, unless the update finds it itself
 
+    @classmethod
+    def of(
+        cls,
+        learner: Learner,
+        batch: Batch,
+        kept: Kept,
+        squares_BM: Tensor,
+        residual_BO: Tensor,
+        G_BMO: Tensor,
+        d_act_n: Tensor | None = None,
+    ) -> RowPass:
+        """squares_BM: ‖ŷ_i − y‖² of every row."""
+        weights, objective = learner.weights, learner.objective
+        loss_P, fvu_P = losses(squares_BM.double(), batch, objective.variance)
+        bias_loss, bias_BO = bias_term(weights, batch, objective)
+        base_BO = G_BMO[:, 0].to(batch.y_BO.dtype)
+        if bias_BO is not None:
+            base_BO = base_BO + bias_BO
+        return cls(kept, loss_P, bias_loss, fvu_P, residual_BO, G_BMO, base_BO, d_act_n)
+
     def loss(self, objective: Objective) -> Tensor:
         weights_P = objective.weights_P
         return weights_P[0] * self.bias_loss + (weights_P[1:] * self.loss_P).sum()
@@ -41,6 +62,12 @@ def losses(squares_BM: Tensor, batch: Batch, variance: float) -> tuple[Tensor, T
     loss_P = batch.weight_B.double() @ squares_BM / (batch.count.double() * variance)
     ordinary_B = batch.ordinary_B.double()
     return loss_P, ordinary_B @ squares_BM / (ordinary_B.sum().clamp(min=1) * variance)
+
+
+def gradient_scales(batch: Batch, objective: Objective) -> Tensor:
+    """What ŷ_i − y of a row is multiplied by in G: 2 w_i weight / (n V). [B, M]"""
+    row_scale_B = batch.weight_B / (batch.count * objective.variance)
+    return 2 * row_scale_B[:, None] * objective.weights_P[1:].to(row_scale_B.dtype)
 
 
 def bias_term(weights: Weights, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor | None]:

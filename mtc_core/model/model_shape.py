@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtc_core.errors import ModelError, SiteError
+from mtc_core.model.experts import Experts, dense_width, read_experts
 from mtc_core.sites import Site
 
 # model_type of a config -> family, where the `hf` capture provider knows the module tree.
@@ -54,6 +55,11 @@ _UNGATED = {
     *("gpt2", "gpt_neox", "gptj", "gpt_neo", "gpt_bigcode", "bloom", "opt", "phi", "falcon"),
     *("codegen", "mpt", "starcoder2"),
 }
+# Of an RMSNorm TransformerLens's `hook_normalized` comes before the weight. Of a LayerNorm it comes
+# after weight and bias before version 4: our mlp_in, not our ln2_normalized.
+LAYER_NORM_FAMILIES = frozenset({*_UNGATED, "cohere", "cohere2", "stablelm"})
+# Their scores are soft-capped, which SDPA cannot do, so transformers keeps all of them at once.
+EAGER_FAMILIES = frozenset({"gemma2"})
 _PARALLEL = {"gptj", "phi", "codegen", "cohere", "cohere2"}
 _LEARNED_POSITIONS = {"gpt2", "gpt_neo", "gpt_bigcode", "opt"}
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -75,6 +81,7 @@ class ModelShape:
     family is a name of KNOWN_FAMILIES, or the config's model_type for any other model: such a
     model is captured through the `bridge` provider. max_context is None where nothing bounds it.
     d_mlp is the hidden width of the MLP; gated_mlp says that it has three matrices, not two.
+    experts are what most or all blocks have in its place, if they have.
     """
 
     family: str
@@ -90,6 +97,7 @@ class ModelShape:
     gated_mlp: bool
     tied_embeddings: bool
     learned_positions: bool
+    experts: Experts | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
@@ -103,11 +111,12 @@ class ModelShape:
         family = FAMILY_OF_MODEL_TYPE.get(model_type, model_type)
         read = _Fields({**_DEFAULTS.get(family, {}), **text}, model_type)
         d_model, n_heads = read.size("d_model"), read.size("n_heads")
+        n_layers = read.size("n_layers")
         return cls(
             family=family,
-            n_layers=read.size("n_layers"),
+            n_layers=n_layers,
             d_model=d_model,
-            d_mlp=read.optional("d_mlp") or 4 * d_model,
+            d_mlp=dense_width(text) or read.optional("d_mlp") or 4 * d_model,
             n_heads=n_heads,
             n_kv_heads=read.optional("n_kv_heads") or n_heads,
             d_head=read.optional("d_head") or d_model // n_heads,
@@ -117,6 +126,7 @@ class ModelShape:
             gated_mlp=model_type not in _UNGATED,
             tied_embeddings=bool(read.config.get("tie_word_embeddings", False)),
             learned_positions=model_type in _LEARNED_POSITIONS,
+            experts=read_experts(text, model_type, n_layers),
         )
 
     def check(self, site: Site) -> None:
@@ -143,11 +153,37 @@ class ModelShape:
 
     @property
     def block_params(self) -> int:
-        """Weights in the matrices of one block; a forward costs 2 × this FLOPs per token, and
-        attention scores. Biases and norms (below 1 %) are left out."""
+        """Weights in the matrices of one block through which a token goes; a forward costs 2 × this
+        FLOPs per token, and attention scores. Biases and norms (below 1 %) are left out. Where some
+        blocks have experts and some have not, the mean."""
+        if not self.experts:
+            return self._attention_params + self._mlp_params(self.d_mlp)
+        return self._attention_params + self._mean(self.experts.active_units)
+
+    @property
+    def params(self) -> int:
+        """Weights in all matrices, embeddings included: of experts all, whoever goes through."""
+        if not self.experts:
+            return self.n_layers * self.block_params + self.embed_params
+        each = self._attention_params + self._mean(self.experts.all_units)
+        return self.n_layers * each + self.embed_params
+
+    @property
+    def _attention_params(self) -> int:
         d_q, d_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
-        attention = self.d_model * (2 * d_q + 2 * d_kv)
-        return attention + (3 if self.gated_mlp else 2) * self.d_model * self.d_mlp
+        return self.d_model * (2 * d_q + 2 * d_kv)
+
+    def _mlp_params(self, units: int) -> int:
+        return (3 if self.gated_mlp else 2) * self.d_model * units
+
+    def _mean(self, units: int) -> int:
+        """Weights beside attention, over all blocks: experts of so many hidden units, with what
+        chooses among them, or a plain MLP."""
+        assert self.experts
+        dense = self.experts.dense_blocks
+        sparse = self._mlp_params(units) + self.d_model * self.experts.count
+        total = dense * self._mlp_params(self.d_mlp) + (self.n_layers - dense) * sparse
+        return total // self.n_layers
 
     @property
     def embed_params(self) -> int:

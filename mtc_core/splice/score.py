@@ -5,7 +5,7 @@
 1 where splicing changes nothing, 0 where it is as bad as ablation, below where it is worse. Totals
 are float64 sums over scored positions: those that are rows and whose next token is one.
 
-C contexts · T positions of a context · V vocabulary · N scored positions
+C contexts · T positions of a context · V vocabulary · N scored positions · n of them at once
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ def score(logits_CTV: Tensor, clean_CTV: Tensor, at: Scored) -> Tensor:
     """Sums over scored positions [5]: positions, cross-entropy, KL(clean ‖ edited) in nats, how
     often the most likely token is the clean one, and the squared increase of the cross-entropy."""
     device = logits_CTV.device
-    mask_CT, next_N = at.mask_CT.to(device), at.next_N.to(device)
     total = torch.zeros(5, dtype=torch.float64, device=device)
-    parts = (side[mask_CT].split(CHUNK) for side in (logits_CTV, clean_CTV))
-    for edited_NV, clean_NV, next_n in zip(*parts, next_N.split(CHUNK), strict=True):
-        log_NV, clean_log_NV = edited_NV.float().log_softmax(1), clean_NV.float().log_softmax(1)
-        kl = (clean_log_NV.exp() * (clean_log_NV - log_NV)).sum(dtype=torch.float64)
+    places = (part.split(CHUNK) for part in at.mask_CT.to(device).nonzero(as_tuple=True))
+    for c_n, t_n, next_n in zip(*places, at.next_N.to(device).split(CHUNK), strict=True):
+        # A slice at a time: of all scored positions these would be as large as the logits again.
+        edited_nV, clean_nV = logits_CTV[c_n, t_n], clean_CTV[c_n, t_n]
+        log_nV, clean_log_nV = edited_nV.float().log_softmax(1), clean_nV.float().log_softmax(1)
+        kl = (clean_log_nV.exp() * (clean_log_nV - log_nV)).sum(dtype=torch.float64)
         ce_n, clean_ce_n = (
-            -log.gather(1, next_n[:, None]).double() for log in (log_NV, clean_log_NV)
+            -log.gather(1, next_n[:, None]).double() for log in (log_nV, clean_log_nV)
         )
-        agree = (edited_NV.argmax(1) == clean_NV.argmax(1)).double().sum()
+        agree = (edited_nV.argmax(1) == clean_nV.argmax(1)).double().sum()
         count = kl.new_tensor(len(next_n))
         total += torch.stack([count, ce_n.sum(), kl, agree, (ce_n - clean_ce_n).square().sum()])
     return total

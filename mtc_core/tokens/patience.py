@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mtc_core.errors import DataError, ReadingStopped
+from mtc_core.errors import NotOpened, ReadingStopped
 
 WAITS_S = (1, 2, 4, 8, 16, 32)  # a minute; `datasets` and the Hub's client have tried before
 SLICE_S = 0.5  # of a wait, after which who waits may be interrupted
@@ -19,7 +19,7 @@ def patiently(
 ) -> Got:
     """What `read` returns, tried once more after each wait. `again` puts it where it was; `tell` is
     called while waiting, and may raise. Raises ReadingStopped, as the first try did, when all tries
-    are used up; any other error at once, unless it comes of trying again."""
+    are used up, and any other error at once."""
     try:
         return read()
     except ReadingStopped as error:
@@ -29,7 +29,7 @@ def patiently(
         again()
         try:
             return read()
-        except DataError:  # the source may not even open while its network is away
+        except (ReadingStopped, NotOpened):  # what opened before will open again
             continue
     raise first
 

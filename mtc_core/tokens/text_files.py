@@ -25,8 +25,15 @@ Read = Iterator[tuple[str, Any]]
 
 def read_txt(path: Path, column: str, position: Any) -> Read:
     """Sections of a UTF-8 text file; it has no columns."""
-    with open(path, "rb") as file:
-        yield from sections(file, str(path), position)
+    try:
+        with open(path, "rb") as file:
+            yield from sections(file, str(path), position)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read ({error.strerror or error})")
 
 
 def sections(file: IO[bytes], name: str, position: list[int] | None) -> Read:
@@ -98,13 +105,15 @@ def read_jsonl(path: Path, column: str, position: list[int] | None) -> Read:
 
 def _raw_lines(path: Path, byte: int) -> Iterator[bytes]:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
             file.seek(byte)
             yield from file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{path}: the gzip data is damaged or cut short ({error}); fetch or write it again"
         ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _json_object(text: str, where: str) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def read_parquet(path: Path, column: str, position: int | None) -> Read:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             if column not in (names := file.schema_arrow.names):
-                raise absent(column, names, str(path))
+                raise NoColumn(column, names, str(path))
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if row + rows <= start:
@@ -154,14 +163,17 @@ def _parquet_values(file: Any, group: int, column: str) -> Iterator[Any]:
 def pick(record: dict[str, Any], column: str, where: str) -> Any:
     """The value of a column. Raises DataError that lists the columns there are."""
     if column not in record:
-        raise absent(column, list(record), where)
+        raise NoColumn(column, list(record), where)
     return record[column]
 
 
-def absent(column: str, names: list[str], where: str) -> DataError:
-    """The error for a column that does not exist."""
-    found = ", ".join(map(str, names)) or "none"
-    return DataError(f"{where}: no column {column!r}; set data.column to one of: {found}")
+class NoColumn(DataError):
+    """names: the columns that there are."""
+
+    def __init__(self, column: str, names: list[str], where: str) -> None:
+        self.column, self.where = column, where
+        self.names = ", ".join(map(str, names)) or "none"
+        super().__init__(f"{where}: no column {column!r}; set data.column to one of: {self.names}")
 
 
 def as_text(value: Any, column: str, where: str) -> str:

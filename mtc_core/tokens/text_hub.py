@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mtc_core.errors import DataError, ReadingStopped
+from mtc_core.credentials import ODD_TOKEN
+from mtc_core.errors import DataError, NotOpened, ReadingStopped
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.text_files import as_text, pick
 
 
 def open_dataset(data: DataConfig) -> Any:
-    """The dataset as a `datasets.IterableDataset`. Raises DataError with what the Hub said."""
+    """The dataset as a `datasets.IterableDataset`. Raises NotOpened with what the Hub said."""
     import datasets
     import httpx
 
@@ -32,7 +33,7 @@ def open_dataset(data: DataConfig) -> Any:
         httpx.HTTPError,
         datasets.exceptions.DatasetsError,
     ) as error:
-        raise DataError(
+        raise NotOpened(
             f"data.path: {data.path!r} is no local file or folder, and as a dataset on the Hub "
             f"(subset {data.subset}, split {data.split}, revision {data.revision}) it could not be "
             f"opened: {_first_lines(error)}. Check data.path, data.subset, data.split and the "
@@ -48,6 +49,8 @@ def hub_commit(data: DataConfig) -> str:
 
     try:
         commit = HfApi().dataset_info(data.path, revision=data.revision, timeout=10).sha
+    except UnicodeError as error:  # of httpx, which makes a header of the token
+        raise DataError(f"data.path: {data.path!r}: {ODD_TOKEN}") from error
     except (HTTPError, HFValidationError, OSError) as error:
         raise DataError(
             f"data.path: {data.path!r} is no local file or folder, and the Hub did not answer for "

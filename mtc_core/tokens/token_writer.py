@@ -169,7 +169,7 @@ class TokenWriter:
             if len(document.text) <= PIECE_CHARACTERS:
                 yield np.array(next(short), np.int32)
             else:
-                parts = (np.array(encode([piece])[0], np.int32) for piece in _cut(document.text))
+                parts = (np.array(encode([piece])[0], np.int32) for piece in cut(document.text))
                 yield np.concatenate(list(parts))
 
     def _add(self, document: Document, ids: np.ndarray) -> None:
@@ -264,7 +264,7 @@ def _next_batch(source: Iterator[Document]) -> list[Document]:
     return batch
 
 
-def _cut(text: str) -> Iterator[str]:
+def cut(text: str) -> Iterator[str]:
     """Pieces that end before a space, where tokens of nearly all tokenizers end too."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:

@@ -49,6 +49,8 @@ class TokenizerFacts:
         """The facts of a `transformers` tokenizer."""
 
         def encode_batch(texts: list[str]) -> list[list[int]]:
+            if not texts:  # it raises IndexError
+                return []
             # verbose=False: documents are longer than the model's context, and that is fine.
             return tokenizer(
                 texts, add_special_tokens=False, return_attention_mask=False, verbose=False

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 import psutil
 import torch
 
+from mtc_core.kept_memory import hand_freed_memory_back, keep_freed_memory
 from mtc_core.workspace import Workspace
 from orchestrator.cells.feed import Feed, OwnFeed
 from orchestrator.cells.job import CellJob, Forward, see_files
-from orchestrator.cells.kept_memory import hand_freed_memory_back, keep_freed_memory
 from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.cells.portions import Portions
 from orchestrator.cells.rehearsal import rehearse
@@ -103,8 +103,9 @@ class Cell:
 
         What one raises is raised when the others are done."""
         with self._timed("checkpoint"), ThreadPoolExecutor(WRITERS) as writers:
-            for _ in writers.map(TranscoderRun.checkpoint, self.runs):
-                pass
+            written = [writers.submit(run.checkpoint) for run in self.runs]
+        for one in written:
+            one.result()
         hand_freed_memory_back()
         self._checkpointed_at = time.monotonic()
 

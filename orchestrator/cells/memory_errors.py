@@ -20,8 +20,8 @@ _ASKED = re.compile(
 _HOST = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc")
 _GPU = re.compile(r"CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED")
 _ADVICE = (
-    "lower model.forward_contexts, train.block_batches or train.batch_tokens, give fewer "
-    "transcoders to a device (resources.cells), or end what else uses it"
+    "give fewer transcoders to a device (resources.cells), or end what else uses it; in a new run, "
+    "lower model.forward_contexts, train.block_batches or train.batch_tokens"
 )
 
 

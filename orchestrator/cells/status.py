@@ -60,9 +60,10 @@ class CellStatus:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """What is safe on disk: transcoders at their end, steps of all the others."""
+        """What is safe on disk: transcoders at their end, steps of all the others. Of one that
+        has ended a new process no longer knows the steps."""
         ended = sum(row.state in ENDED for row in self.transcoders)
-        return ended, sum(row.saved_step for row in self.transcoders)
+        return ended, sum(row.saved_step for row in self.transcoders if row.state not in ENDED)
 
 
 @dataclass(frozen=True, slots=True)

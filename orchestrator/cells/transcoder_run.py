@@ -44,6 +44,7 @@ class TranscoderRun:
         self.messages: list[str] = []  # for the log
         self._last: dict[str, Any] = {}
         self._saved_step = -1
+        self._midway = False  # what a step that broke off has left is no state of any step
         self._claim: BinaryIO | None = None
 
     @property
@@ -85,7 +86,7 @@ class TranscoderRun:
         if not self.folder.config.exists():
             write_json_atomic(self.folder.config, {"id": self.spec.id, **self.spec.to_dict()})
         if self.folder.failed.exists():
-            self.reason = json.loads(self.folder.failed.read_text())["reason"]
+            self.reason = json.loads(self.folder.failed.read_bytes())["reason"]
             self.messages.append(
                 f"{self.spec.id} stays stopped: {self.reason} (in a run of another name, for the "
                 "same manifest would stop again)"
@@ -134,17 +135,21 @@ class TranscoderRun:
         if not self.live or self.step_index != step:
             return
         assert self.trainer is not None, "begin() comes first"
+        self._midway = True
         try:
             report = self.trainer.step(*self._pair(rows))
         except TrainingStopped as error:
             self.fail(str(error))
             return
+        self._midway = False
         if step % self.train.log_every_steps == 0 or step == self.train.steps - 1:
             self._log(step, report)
 
     def checkpoint(self) -> None:
-        """Save the state, unless it is on disk already."""
-        if self.trainer is None or not self.live or self._saved_step == self.step_index:
+        """Save the state, unless it is on disk already, or is of no step."""
+        if self.trainer is None or not self.live or self._midway:
+            return
+        if self._saved_step == self.step_index:
             return
         with open(self.folder.metrics, "ab") as file:
             os.fsync(file.fileno())

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.options import FilledCommand, json_option, root_option
 
 TOKENS = 4096
 
 
-@click.command(name="eval")
+@click.command(name="eval", cls=FilledCommand)
 @click.argument("run")
 @root_option
 @click.option("--text", help="Measure on this text (as data.path) instead of the test half.")

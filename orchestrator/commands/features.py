@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.options import FilledCommand, json_option, root_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HEADS = ("transcoder", "latents", "on", "with a parent", "rows")
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("run")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @root_option
@@ -72,7 +72,7 @@ def features(
     run_folder = RunFolder(folder.parent, folder.name)
     wanted = Wanted(ids=ids, text=text, tokens=tokens, contexts=contexts, window=window, out=out)
     console = make_console(stderr=as_json)
-    with interrupts() as interrupt:
+    with interrupts("stopping; press Ctrl-C again to end at once") as interrupt:
         try:
             with listening(console, interrupt.check) as listener:
                 found = find_features(run_folder, wanted, listener)

@@ -20,6 +20,7 @@ from orchestrator.registry.gc import (
     find_rubbish,
     worked_on,
 )
+from orchestrator.run_folder.links import refuse_links_out
 from orchestrator.tables import show_rows
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -57,11 +58,12 @@ def told_rubbish(runs: Sequence[Path], kinds: Sequence[str], delete: bool) -> Fo
     with make_console(stderr=True).status("looking") as status:
         for run in runs:
             status.update(f"{'clearing' if delete else 'looking through'} {run}")
-            if worked_on(run):
-                found.alone.append(f"{run} is being worked on")
-                continue
             collected = Collected()
             try:
+                refuse_links_out(run)
+                if worked_on(run):
+                    found.alone.append(f"{run} is being worked on")
+                    continue
                 listed = find_rubbish(run, kinds)
                 if not delete:
                     found.rubbish += listed

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from orchestrator.commands.options import FilledCommand
 
-@click.command()
+
+@click.command(cls=FilledCommand)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write it to this file, not to standard output."
 )

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from orchestrator.commands.options import FilledCommand
+
 STDOUT = "-"
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.option("--model", default="gpt2", show_default=True, help="Hub id, folder or package.")
 @click.option(
     "--sites",

@@ -11,7 +11,7 @@ import click
 
 from mtc_core.errors import ConfigError
 from mtc_core.places import is_there
-from orchestrator.commands.options import fail, json_option, root_option
+from orchestrator.commands.options import FilledCommand, fail, json_option, root_option
 
 Command = Callable[..., Any]
 BOTH = "--json and --csv: choose one of them"
@@ -22,14 +22,22 @@ where_option = click.option(
     multiple=True,
     metavar="COLUMN=VALUE",
     help="Only rows of which this holds: k=32, fvu<0.3, 'run=sweep-*', state!=done, kl!=none; "
-    "repeatable. Columns are those of --csv.",
+    "repeatable. Columns are those of --csv, but path.",
+)
+runs_where_option = click.option(
+    "filters",
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only runs of which this holds: mean_fvu<0.3, 'run=sweep-*', run_state!=done; repeatable. "
+    "Columns are those of --csv, but path.",
 )
 csv_option = click.option("as_csv", "--csv", is_flag=True, help="Print CSV: all columns.")
 
 
-@click.command(name="list")
+@click.command(name="list", cls=FilledCommand)
 @root_option
-@where_option
+@runs_where_option
 @csv_option
 @json_option
 def list_runs(root: str, filters: tuple[str, ...], as_csv: bool, as_json: bool) -> None:
@@ -57,7 +65,7 @@ def list_runs(root: str, filters: tuple[str, ...], as_csv: bool, as_json: bool) 
         click.echo(f"no runs under {root}" + (" of which that holds" if filters else ""))
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @root_option
 @click.option(
@@ -117,7 +125,7 @@ def best(
         click.echo(line, err=as_json or as_csv)
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @root_option
 @where_option

@@ -11,19 +11,41 @@ from typing import Any, NoReturn
 
 import click
 
+from mtc_core.credentials import redacted
 from mtc_core.errors import MtcError
+from mtc_core.places import place
+from orchestrator.messages import harmless
 
 USER_ERROR, BUG, INTERRUPTED, READER_GONE = 2, 3, 130, 141
 
 
 def fail(message: str, code: int = USER_ERROR) -> NoReturn:
     """One message on stderr, and the end."""
-    click.echo(message, err=True)
+    click.echo(harmless(redacted(message)), err=True)
     raise SystemExit(code)
+
+
+class FilledCommand(click.Command):
+    """One of which no argument may be blank: in a script, that is a variable that was not set, and
+    the default in its place would do something else."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell asks how the line may go on
+            return rest
+        for parameter in self.params:
+            value = ctx.params.get(str(parameter.name))
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, str) and not one.strip():
+                    text = "is blank; leave it out, or see whether its variable is set"
+                    raise click.BadParameter(text, ctx, parameter)
+        return rest
 
 
 class Commands(click.Group):
     """A group whose commands may raise MtcError: the message is all that the user sees."""
+
+    command_class = FilledCommand
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -97,7 +119,11 @@ def hardware_options(command: Command) -> Command:
 def root_option(command: Command) -> Command:
     """`--root`, the folder of all runs."""
     return click.option(
-        "--root", default="runs", show_default=True, help="Folder that holds the run folders."
+        "--root",
+        default="runs",
+        show_default=True,
+        callback=lambda _context, _option, written: str(place(written)),  # ~: no shell does it
+        help="Folder that holds the run folders.",
     )(command)
 
 

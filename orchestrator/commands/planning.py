@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.tokens.text import text_bytes_here
-from orchestrator.manifest import Manifest, load_manifest, unchecked
+from orchestrator.manifest import Manifest, load_manifest, needed_shape, unchecked
 from orchestrator.messages import ManifestError, Problem
-from orchestrator.model_shapes import find_shape
 from orchestrator.planning.inventory import (
     Inventory,
     gpus_elsewhere,
@@ -57,8 +56,7 @@ def plan_manifest(
 ) -> Planned:
     """Plan the manifest of a file. Raises MtcError."""
     manifest = load_manifest(path, overrides)
-    shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
-    assert shape is not None
+    shape = needed_shape(manifest)
     inventory = _imagined(manifest, elsewhere) if elsewhere else _here(manifest, root)
     text_bytes = text_bytes_here(manifest.data.config())
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mtc_core.errors import ConfigError
-from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.options import Commands, json_option, root_option
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.find import find_run
 
@@ -17,7 +17,7 @@ FAULTY = 1
 KINDS = ("checkpoints", "tokens", "measurements", "leftovers")  # of registry/gc.py
 
 
-@click.group()
+@click.group(cls=Commands)
 def registry() -> None:
     """Rebuild the index of a run, verify every file of it, or delete what it does not need any more
     (orchestrator/REGISTRY.md)."""
@@ -38,7 +38,7 @@ def rebuild(run: str, root: str) -> None:
 @root_option
 @json_option
 def verify(run: str, root: str, as_json: bool) -> None:
-    """Read every file of RUN, recompute every sha256, and tell what is wrong. Changes nothing."""
+    """Recompute every sha256 of RUN, read its records, and tell what is wrong. Changes nothing."""
     from orchestrator.commands.terminal import make_console
     from orchestrator.registry.verify import verify as verify_run
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.options import FilledCommand, json_option, root_option
 
 COMPARISON = "comparison.html"
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("runs", metavar="RUN [RUN...]", nargs=-1, required=True)
 @root_option
 @click.option(

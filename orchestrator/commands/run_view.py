@@ -15,6 +15,7 @@ from rich.console import Console
 from mtc_core.errors import ConfigError, MtcError
 from orchestrator.differing import differing
 from orchestrator.registry.index import open_index
+from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.status_file import read_status
 from orchestrator.summary import Ended, read_ended
@@ -114,7 +115,8 @@ def curve(folder: Path, prefix: str) -> list[dict[str, Any]]:
         listed = "\n  ".join(matching or ids)
         raise ConfigError(f"{folder}: {found} whose id begins with {prefix!r}:\n  {listed}")
     path = RunFolder(folder.parent, folder.name).transcoder(matching[0]).metrics
-    return list(_lines(path)) if path.exists() else []
+    with disk_errors(path, "read"):
+        return list(_lines(path)) if path.exists() else []
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from orchestrator.commands.options import INTERRUPTED, fail, json_option, root_option
+from orchestrator.commands.options import INTERRUPTED, FilledCommand, fail, json_option, root_option
 from orchestrator.run_folder.find import find_run
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("run")
 @root_option
 @click.option(
@@ -49,7 +49,7 @@ def _watch(folder: Path, as_json: bool) -> None:
         fail(f"no longer watching; {folder} goes on as before", INTERRUPTED)
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("run")
 @click.argument("transcoder", metavar="[ID]", required=False)
 @root_option

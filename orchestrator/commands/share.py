@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.commands.options import json_option, root_option
+from orchestrator.commands.options import FilledCommand, json_option, root_option
 
 NAMES = ("circuit-tracer", "saelens", "sparsify", "llamascopium", "gemma-scope")
 
@@ -21,7 +21,7 @@ model_option = click.option(
 )
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("run")
 @root_option
 @click.option("--format", "format_", type=click.Choice(NAMES), required=True, help="Which tool's.")
@@ -62,7 +62,7 @@ def export(
     console.print(how, soft_wrap=True)
 
 
-@click.command()
+@click.command(cls=FilledCommand)
 @click.argument("run")
 @click.argument("address", metavar="hf://ORG/NAME")
 @root_option

@@ -18,7 +18,14 @@ class PipeConsole(Console):
 
 
 class EnduringConsole(Console):
-    """A Console that falls silent when its reader has gone: what it tells of goes on."""
+    """A Console that falls silent when its reader has gone, or when what it prints to takes no more
+    (a full disk, a terminal that was closed): what it tells of goes on."""
+
+    def _check_buffer(self) -> None:  # of rich: all that is printed goes through it
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.file = open(os.devnull, "w")  # noqa: SIM115 (it lasts as long as we do)

@@ -24,6 +24,7 @@ FORMS = {  # column -> head, form
     "batch_l0": ("batch L0", ".1f"),
     "batch_dead_share": ("batch dead %", "%"),
 }
+LISTS = ("group_sizes", "prefix_weights")  # JSON, in a row
 USUAL = ("fvu", "fvu_all", "l0", "dead_share", "ce_increase", "kl")
 
 
@@ -49,9 +50,9 @@ def verdict_cell(row: Row) -> str:
     return row["verdict"] or ("" if row["state"] == "done" else row["state"])
 
 
-def in_words(value: Any) -> str:
+def in_words(column: str, value: Any) -> str:
     """A setting, as people read it."""
-    if isinstance(value, str) and value.startswith("["):  # a list
+    if column in LISTS and isinstance(value, str):
         return "+".join(map(str, json.loads(value)))
     if isinstance(value, bool):
         return str(value).lower()
@@ -62,5 +63,5 @@ def in_words(value: Any) -> str:
 
 def as_spec(row: Row) -> dict[str, Any]:
     """As `differing` takes it."""
-    lists = {name: json.loads(row[name] or "null") for name in ("group_sizes", "prefix_weights")}
+    lists = {name: json.loads(row[name] or "null") for name in LISTS}
     return {**row, **lists}

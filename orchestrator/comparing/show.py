@@ -41,7 +41,7 @@ def _said_first(comparison: Comparison) -> Iterator[str]:
     if comparison.incomparable:
         yield f"not comparable: they differ in {'; '.join(comparison.incomparable)}"
     if comparison.common:
-        listed = (f"{name} {in_words(value)}" for name, value in comparison.common.items())
+        listed = (f"{name} {in_words(name, value)}" for name, value in comparison.common.items())
         yield f"in common: {', '.join(listed)}"
     tokens = {row["spliced_tokens"] for row in comparison.rows} - {None}
     if len(tokens) > 1:

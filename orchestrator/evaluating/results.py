@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,14 @@ _SHAPES = {
 _REQUEST = "request"
 
 
-def weights_of(transcoders: Path) -> dict[str, str]:
-    """The sha256 of the weights of every finished transcoder, by id: what results belong to.
+def finished(transcoders: Path) -> list[Path]:
+    """The final/ of every transcoder that has one."""
+    return sorted(transcoders.glob("*/final"))
+
+
+def weights_of(finals: Sequence[Path]) -> dict[str, str]:
+    """The sha256 of the weights of finished transcoders, by id: what results belong to.
     Raises CheckpointError where weights are missing."""
-    finals = sorted(transcoders.glob("*/final"))
     try:
         return {final.parent.name: weights_digest(final) for final in finals}
     except OSError as error:

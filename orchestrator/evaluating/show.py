@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results, weights_of
+from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results, finished, weights_of
 from orchestrator.tables import show_rows
 
 TOGETHER = "all together"
@@ -30,7 +30,7 @@ def spliced_test(run: Path) -> tuple[dict[str, Any] | None, str]:
     """What was measured of a run's test half, if it is of the weights that are there; else why it
     is not shown."""
     splice = Results(run / EVALUATIONS / TEST).read(SPLICE)
-    if splice is None or splice["weights"] == weights_of(run / "transcoders"):
+    if splice is None or splice["weights"] == weights_of(finished(run / "transcoders")):
         return splice, ""
     return None, (
         "what was measured in the model is of other transcoders, or of fewer; "

@@ -7,30 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-from mtc_core.checkpoint import REFERENCE, WEIGHTS
+from mtc_core.checkpoint import DIGESTS, REFERENCE, WEIGHTS
 from mtc_core.errors import CheckpointError, ConfigError, ModelError
+from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import LoadedModel, load_model
-from mtc_core.splice.measure import LOGITS
+from mtc_core.splice.measure import working_bytes
+from mtc_core.suite_files import check_one, damaged_files
 from mtc_core.transcoder import MatryoshkaTranscoder
-from orchestrator.evaluating.results import weights_of
+from orchestrator.evaluating.results import finished, weights_of
 from orchestrator.manifest import Manifest
 from orchestrator.model_shapes import find_shape
 from orchestrator.planning.costs import model_bytes
+from orchestrator.planning.inventory import free_memory
 from orchestrator.run_folder.folder import RunFolder
-
-WORKING_BYTES = 6 * 4 * LOGITS  # a chunk's logits, float32: clean, edited, and what scoring makes
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """ids: of the finished transcoders, in the manifest's order."""
+    """finals: of the transcoders that were finished when it was looked, and no others, though more
+    may end meanwhile. ids: theirs, in the manifest's order."""
 
     run: RunFolder
     manifest: Manifest
     pins: dict[str, Any]
+    finals: tuple[Path, ...]
     ids: tuple[str, ...]
 
     @classmethod
@@ -39,13 +41,15 @@ class Subject:
         recorded = run.recorded()
         if recorded is None:
             raise ConfigError(f"{run.path} is just being begun anew; look again in a moment")
-        ids = tuple(id for id in recorded["specs"] if run.transcoder(id).final.exists())
+        finals = tuple(finished(run.transcoders))
+        done = {final.parent.name for final in finals}
+        ids = tuple(id for id in recorded["specs"] if id in done)
         if not ids:
             raise ConfigError(
                 f"{run.path} has no finished transcoder yet; `mtc-orchestrate status {run.path}` "
                 "tells how far it is, and running its manifest again continues it"
             )
-        return cls(run, run.settings(recorded), recorded["pins"], ids)
+        return cls(run, run.settings(recorded), recorded["pins"], finals, ids)
 
     @property
     def device(self) -> str:
@@ -63,31 +67,36 @@ class Subject:
 
     def weights(self) -> dict[str, str]:
         """The sha256 of each transcoder's weights: what results belong to."""
-        return weights_of(self.run.transcoders)
+        return weights_of(self.finals)
 
     def check_memory(self) -> None:
         """Whether the model, the suite and logits fit beside what is in memory already. Raises
         ConfigError."""
-        needed = self.needed_bytes(self.ids) + WORKING_BYTES
+        logits = working_bytes(self.manifest.data.context_tokens, self._shape().vocab_size)
+        needed = self.needed_bytes(self.ids) + logits
         if needed > (free := self.free_bytes()):
             raise ConfigError(
-                f"measuring needs the model and the whole suite on one device: about "
-                f"{needed / 1e9:.1f} GB on {self.device}, which has {free / 1e9:.1f} GB free; "
+                f"measuring needs the model, the whole suite and logits of a context on one "
+                f"device: about {needed / 1e9:.1f} GB on {self.device} (logits: "
+                f"{logits / 1e9:.1f} GB), which has {free / 1e9:.1f} GB free; "
                 "end what else uses it, or measure where there is more memory (resources.device)"
             )
 
     def needed_bytes(self, ids: Sequence[str]) -> int:
         """Of the model's weights and those of some transcoders."""
-        shape = find_shape(self.manifest.model.name, self.pins["model"], online=True)
-        assert shape is not None
         files = [self.run.transcoder(id).final / WEIGHTS for id in ids]
         suite = sum(file.stat().st_size for file in files if file.exists())
-        return model_bytes(shape, self.manifest.model.dtype) + suite
+        return model_bytes(self._shape(), self.manifest.model.dtype) + suite
+
+    def _shape(self) -> ModelShape:
+        shape = find_shape(self.manifest.model.name, self.pins["model"], online=True)
+        assert shape is not None
+        return shape
 
     def free_bytes(self) -> int:
         """Memory of the device that nobody has."""
         if self.device == "cpu":
-            return psutil.virtual_memory().available
+            return free_memory()
         return torch.cuda.mem_get_info(self.device)[0]
 
     def load_model(self) -> LoadedModel:
@@ -107,16 +116,33 @@ class Subject:
             )
         return loaded
 
+    def check_files(self, id: str) -> None:
+        """Raises CheckpointError for damaged ones: what was measured of them would be taken for
+        what the sound ones are worth, once they are restored. Those of older versions have no
+        digests."""
+        final = self.run.transcoder(id).final
+        if (final / DIGESTS).exists() and damaged_files(final) != self._missing(final):
+            check_one(final, "Delete that final/ and run the manifest again")
+
+    @staticmethod
+    def _missing(final: Path) -> list[str]:
+        """What load_suite tells in its own words."""
+        return [] if (final / REFERENCE).exists() else [REFERENCE]
+
+    def load(self, id: str, device: str = "cpu") -> MatryoshkaTranscoder:
+        """One of them. Raises CheckpointError where it is damaged."""
+        self.check_files(id)
+        return MatryoshkaTranscoder.load(self.run.transcoder(id).final, device)
+
     def load_suite(self) -> tuple[dict[str, MatryoshkaTranscoder], dict[str, str]]:
         """What can be measured, and why the others cannot. Raises CheckpointError if none can."""
         suite, left_out = {}, {}
         for id in self.ids:
-            final = self.run.transcoder(id).final
-            loaded = MatryoshkaTranscoder.load(final, self.device)
+            loaded = self.load(id, self.device)
             if loaded.reference is not None:
                 suite[id] = loaded
             else:
-                left_out[id] = without_reference(final)
+                left_out[id] = without_reference(self.run.transcoder(id).final)
         if not suite:
             raise CheckpointError(next(iter(left_out.values())))
         return suite, left_out

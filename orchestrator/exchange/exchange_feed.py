@@ -34,6 +34,7 @@ class ExchangeFeed:
         self.job, self.device = job, device
         self._lines: list[Line | None] = [None] * job.producers
         self._asked: list[set[int]] = [set() for _ in self._lines]
+        self._left: set[int] = set()  # producers that have nothing more for us
         self._needed = 0  # the first portion that is still to be taken
         self._rows: Activations = {}
         self._first = Lot()  # the first block, taken as a whole for its statistics
@@ -42,6 +43,7 @@ class ExchangeFeed:
     def connect(self, producer: int, line: Line) -> None:
         """From now on that producer is at the end of this line."""
         self._lines[producer], self._asked[producer] = line, set()
+        self._left.discard(producer)
 
     def load(self) -> Activations:
         """Made-up rows: the model is elsewhere."""
@@ -123,13 +125,18 @@ class ExchangeFeed:
             yield
 
     def _ask(self) -> None:
-        """Fill the window of every producer."""
+        """Fill the window of every producer, and leave those that have nothing more for us: they
+        wait for all whom they expect."""
         assert self._portions is not None
         for index, line in enumerate(self._lines):
             if line is None:
                 continue
             theirs = self._portions.of_producer(index, len(self._lines), self._needed)
-            for portion in islice(theirs, self.job.prefetch_steps):
+            window = list(islice(theirs, self.job.prefetch_steps))
+            if not window and index not in self._left:
+                self._left.add(index)
+                line.leave()
+            for portion in window:
                 if portion not in self._asked[index]:
                     self._asked[index].add(portion)
                     line.ask(portion, self._needed)

@@ -17,9 +17,9 @@ from threading import Lock
 import psutil
 import torch
 
+from mtc_core.kept_memory import keep_freed_memory
 from orchestrator.cells.forwarder import Forwarder, Lot
 from orchestrator.cells.job import ProducerJob, see_files
-from orchestrator.cells.kept_memory import keep_freed_memory
 from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.cells.status import ProducerStatus
 from orchestrator.exchange.desk import Desk, Turn

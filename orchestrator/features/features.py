@@ -24,7 +24,6 @@ from mtc_core.model.model_source import LoadedModel, load_tokenizer
 from mtc_core.tokens.packing import Contexts
 from mtc_core.tokens.pieces import TokenText
 from mtc_core.tokens.tokenizer import TokenizerFacts
-from mtc_core.transcoder import MatryoshkaTranscoder
 from orchestrator.cells.memory_errors import memory_errors
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.subject import Subject
@@ -150,10 +149,7 @@ def _find(
 ) -> None:
     listener.progress("loading the model and the suite", 0.0, None)
     model = subject.load_model()
-    suite = {
-        id: MatryoshkaTranscoder.load(subject.run.transcoder(id).final, subject.device)
-        for id in ids
-    }
+    suite = {id: subject.load(id, subject.device) for id in ids}
     listener.check()
     studies = {id: FeatureStudy(tc, wanted.contexts, wanted.window) for id, tc in suite.items()}
     studied = readings(subject, studies)

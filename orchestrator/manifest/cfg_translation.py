@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError, DataError, ModelError, SiteError
-from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_shape import LAYER_NORM_FAMILIES, ModelShape
 from mtc_core.sites import Site
 from orchestrator.manifest.cfg_json import CfgJson, read_cfg_json
 from orchestrator.manifest.cfg_values import model_id, site
@@ -167,7 +167,8 @@ def _end(reading: _Reading, end: str, shape: ModelShape | None) -> Site | None:
         if key not in values:
             continue
         try:
-            read.append(site(values[key], values.get(layer_key), end))
+            one = site(values[key], values.get(layer_key), end)
+            read.append(_as_meant(one, shape))
             if shape:
                 shape.check(read[-1])
         except Wrong as wrong:
@@ -179,6 +180,14 @@ def _end(reading: _Reading, end: str, shape: ModelShape | None) -> Site | None:
     if len(read) == 2 and read[0] != read[1]:
         reading.refuse(keys[1], f"is {read[1]}, and {keys[0]} says {read[0]}; remove one of them")
     return read[0] if read else None
+
+
+def _as_meant(one: Site, shape: ModelShape | None) -> Site:
+    """The tensor that the guide's TransformerLens has under that name: see LAYER_NORM_FAMILIES."""
+    layer_norm = shape is not None and shape.family in LAYER_NORM_FAMILIES
+    if one.kind != "ln2_normalized" or one.layer is None or not layer_norm:
+        return one
+    return Site.at(one.layer, "mlp_in")
 
 
 def _is_too_deep(found: Site, shape: ModelShape | None) -> bool:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mtc_core.credentials import redacted
 from mtc_core.errors import ConfigError, DataError, SiteError
 from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
@@ -180,7 +181,13 @@ def _of_data(data: DataSection, draft: Draft) -> Iterator[Mistake]:
             data.config()
         except ConfigError as error:
             yield from ((("data", field), sentence) for field, sentence in error.problems)
-    if draft.knows("data", "path", "column", "split", "revision", "subset", "context_tokens"):
+    if draft.knows("data", "path") and "://" in data.path:
+        text = (
+            f"{found(redacted(data.path))} is an address, which nothing here reads: name a file or "
+            "a folder, or a dataset of the Hub by its id"
+        )
+        yield ("data", "path"), text
+    elif draft.knows("data", "path", "column", "split", "revision", "subset", "context_tokens"):
         yield from _of_text(DataConfig(path=data.path), data.context_tokens)
 
 
@@ -207,7 +214,7 @@ def _of_text(text: DataConfig, context: int) -> Iterator[Mistake]:
     needed = MAX_SHARE * 2 * context
     if available is not None and available < needed:
         told = (
-            f"{text.path} has {available:,} bytes, so fewer tokens than a holdout needs: at most "
+            f"{text.path} ({available:,} B) has fewer tokens than a holdout needs: at most "
             f"one part in {MAX_SHARE} is held out, in two halves of at least one context of "
             f"{context} tokens; give {needed:,} bytes or more, or lower data.context_tokens"
         )

@@ -25,6 +25,7 @@ from orchestrator.manifest.keys import ENTRY
 from orchestrator.manifest.schema import Entry, Manifest
 from orchestrator.manifest.text import (
     MAX_DEPTH,
+    NO_ITEM,
     NO_VALUE,
     Node,
     read_value,
@@ -80,6 +81,9 @@ def load_text(text: str, source: str, overrides: Sequence[str] = ()) -> Manifest
     tree, problems = read_yaml(text, source)
     for override in overrides:
         problems += _apply(tree, override)
+    # What had no value has been given one since.
+    empty = (NO_VALUE, NO_ITEM)
+    problems = [one for one in problems if one.text not in empty or tree.is_void(one.path)]
     # A key whose value could not be read has been told; what follows from that is noise.
     void = [problem.path for problem in problems if problem.path and tree.is_void(problem.path)]
     manifest, mistakes = _check(tree, void)
@@ -135,6 +139,18 @@ def unchecked(manifest: Manifest, shape: ModelShape | None = None) -> list[str]:
 def known_shape(manifest: Manifest) -> ModelShape | None:
     """The model's shape where it is known offline."""
     return find_shape(manifest.model.name, manifest.model.revision, online=False)
+
+
+def needed_shape(manifest: Manifest) -> ModelShape:
+    """The model's shape, from wherever it can be had. Raises ManifestError, with the place at which
+    the manifest names the model."""
+    try:
+        shape = find_shape(manifest.model.name, manifest.model.revision, online=True)
+    except ModelError as error:
+        path = ("model", "name")
+        raise ManifestError(str(Problem(manifest.mark(path), path, str(error)))) from error
+    assert shape is not None
+    return shape
 
 
 def _read_text(path: Path) -> str:

@@ -17,11 +17,12 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from orchestrator.messages import found, suggestion
+from orchestrator.messages import CONTROLS, found, suggestion
 
 AUTO = "auto"
 MAX_COUNT = 10**15
 MAX_LAYER = 999
+_CONTROL = re.compile(f"[{CONTROLS}]")
 _NUMBER = re.compile(r"[+-]?(\d+(_\d+)*)?(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
 _COUNT = re.compile(r"(?P<number>[+-]?[\d_.]*\d([eE][+-]?\d{1,3})?)(?P<unit>[kMBT]?)", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -155,7 +156,7 @@ def text(
 
     def read(value: object) -> str:
         characters = _scalar(value, f"must be text, found {found(value)}")
-        if any(ord(character) < ord(" ") for character in characters):
+        if _CONTROL.search(characters):
             raise Wrong(f"must not hold control characters, found {found(characters)}")
         if not re.fullmatch(pattern, characters):
             raise Wrong(f"{wanted}, found {found(characters)}")
@@ -163,7 +164,7 @@ def text(
 
     # To YAML a name such as 010 is a number.
     numeral = {"type": "integer", "minimum": 0}
-    written = _pattern(rf"(?![\s\S]*[\x00-\x1f])(?:{pattern})")
+    written = _pattern(rf"(?![\s\S]*[{CONTROLS}])(?:{pattern})")
     told = json or (_any_of(written, numeral) if re.fullmatch(pattern, "010") else written)
     return Reader(read, accepts, told)
 

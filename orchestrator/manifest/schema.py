@@ -70,8 +70,8 @@ class DataSection(Section):
     """The text."""
 
     path: Annotated[str, text()] = key(
-        "Hub id, local .txt, .jsonl or .parquet file or folder, or `python-docs` (text that every "
-        "Python ships).",
+        "Hub id, local .txt, .jsonl(.gz) or .parquet file or folder, or `python-docs` (text that "
+        "every Python ships).",
         example="python-docs",
     )
     subset: Annotated[str | None, optional(text())] = key(
@@ -132,7 +132,7 @@ class TrainSection(Section):
     )
     log_every_steps: Annotated[int, count()] = key("Steps between two metrics.", 10, "steps")
     kernels: Annotated[Kernels | Auto, choice("auto", "torch", "numba", "triton")] = key(
-        "Of the steps: plain `torch`; `numba`, compiled, on CPUs; `triton`, on GPUs.", AUTO
+        "Of the steps: `numba` (CPUs), `triton` (GPUs), `torch`. `auto`: numba, else torch.", AUTO
     )
 
     def config(self) -> TrainConfig:
@@ -270,10 +270,10 @@ class TrackingSection(Section):
         "Weights & Biases: `offline` writes what `wandb sync` uploads later.", "off"
     )
     project: Annotated[str, text(_WANDB_NAME, _WANDB_WANTED)] = key(
-        "W&B project.", "mtc-orchestrator"
+        "W&B project; `WANDB_PROJECT` goes before the default.", "mtc-orchestrator"
     )
     entity: Annotated[str | None, optional(text(_WANDB_NAME, _WANDB_WANTED))] = key(
-        "W&B user or team; if not given your own default.", None
+        "W&B user or team; if not given `WANDB_ENTITY`, else your own default.", None
     )
 
 
@@ -287,7 +287,7 @@ class Manifest(Section):
     seed: Annotated[int, count(0)] = key("Seed of the data order, and of transcoders without.", 0)
     init_from: Annotated[str | None, optional(text())] = key(
         "Finished run (its folder, or its name under `--root`) whose weights this one starts from; "
-        "it needs the same sites and `group_sizes`. If not given, random weights.",
+        "it needs the same sites, `group_sizes` and `skip`. If not given, random weights.",
         None,
     )
     model: ModelSection = part("{name: gpt2}")

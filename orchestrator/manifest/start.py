@@ -103,7 +103,7 @@ def starting_manifest(
     tokens, batch = _length(text_bytes)
     context = min(128, shape.max_context or 128)
     holdout = holdout_for(text_bytes, context)
-    params = shape.block_params * shape.n_layers + shape.embed_params
+    params = shape.params
     dtype = "bfloat16" if params > LARGE_PARAMS else "float32"
     lines = [
         (f"name: {name}", "the run folder: runs/" + name),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtc_core.capture.choose import is_eager, resolve_provider
 from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
@@ -98,6 +99,7 @@ def plan_cells(
     are cut by depth so that the cell with the most FLOPs per token has as few as possible, as far
     as none then needs more than the free bytes of its device: `rooms`, where they are known."""
     pairs = sorted(zip(specs, transcoders, strict=True), key=lambda pair: depth_of(pair[0]))
+    forward = forward_part(distinct_sites(specs), manifest, shape)
     shared = shared_bytes(transcoders, devices[0], manifest, shape)
     parts = cut(
         [transcoder.cost.flops_per_token for _, transcoder in pairs],
@@ -107,7 +109,7 @@ def plan_cells(
         [None if room is None else room - shared for room in rooms],
     )
     return tuple(
-        _cell(index, device, pairs[part.start : part.stop], manifest, shape)
+        _cell(index, device, pairs[part.start : part.stop], manifest, shape, forward)
         for index, (device, part) in enumerate(zip(devices, parts, strict=True))
     )
 
@@ -127,7 +129,9 @@ def shared_bytes(
     transcoders: Sequence[TranscoderPlan], device: str, manifest: Manifest, shape: ModelShape
 ) -> int:
     """What every cell on such a device needs, whatever it trains."""
-    parts = _memory([], transcoders, device, manifest, shape)
+    sites = [Site.parse(text) for text in {s for t in transcoders for s in (t.source, t.target)}]
+    forward = forward_part(sites, manifest, shape)
+    parts = _memory([], transcoders, device, manifest, shape, forward)
     return sum(part.bytes for part in parts if part.what != STATES)
 
 
@@ -143,6 +147,7 @@ def _cell(
     pairs: Sequence[tuple[TranscoderSpec, TranscoderPlan]],
     manifest: Manifest,
     shape: ModelShape,
+    forward: Part,
 ) -> CellPlan:
     specs, transcoders = zip(*pairs, strict=True)
     sites = distinct_sites(specs)
@@ -158,7 +163,12 @@ def _cell(
         train_flops_per_token=sum(t.cost.flops_per_token for t in transcoders),
         gpu_share=float(device != "cpu"),
         memory=_memory(
-            [width_of(site, shape) for site in sites], transcoders, device, manifest, shape
+            [width_of(site, shape) for site in sites],
+            transcoders,
+            device,
+            manifest,
+            shape,
+            forward,
         ),
     )
 
@@ -169,15 +179,13 @@ def _memory(
     device: str,
     manifest: Manifest,
     shape: ModelShape,
+    forward: Part,
 ) -> tuple[Part, ...]:
-    model, train = manifest.model, manifest.train.config()
-    forward = costs.forward_bytes(
-        shape, model.dtype, model.forward_contexts, manifest.data.context_tokens
-    )
+    train = manifest.train.config()
     states = sum(t.cost.state_bytes for t in transcoders)
     return (
-        Part(MODEL, costs.model_bytes(shape, model.dtype), "model.dtype"),
-        Part(FORWARD, forward, "model.forward_contexts"),
+        model_part(shape, manifest.model.dtype),
+        forward,
         Part("block of activations", costs.block_bytes(widths, train), "train.block_batches"),
         Part(STATES, states, "group_sizes"),
         Part("one step", max(t.cost.step_bytes for t in transcoders), "train.batch_tokens"),
@@ -185,6 +193,21 @@ def _memory(
         *([Part("freed tensors that are kept", costs.KEPT_BYTES, "")] * (device == "cpu")),
         *kernel_memory(transcoders, device, train),
     )
+
+
+def model_part(shape: ModelShape, dtype: str) -> Part:
+    """Weights of the whole model. Nothing is smaller than two bytes for each."""
+    key = "model.dtype" if dtype == "float32" else ""
+    return Part(MODEL, costs.model_bytes(shape, dtype), key)
+
+
+def forward_part(sites: Iterable[Site], manifest: Manifest, shape: ModelShape) -> Part:
+    """What a forward holds at once. sites: of the whole run, since one of them that needs another
+    provider has all processes use that."""
+    model, context = manifest.model, manifest.data.context_tokens
+    eager = is_eager(shape, resolve_provider(shape, sites, model.provider))
+    held = costs.forward_bytes(shape, model.dtype, model.forward_contexts, context, eager)
+    return Part(FORWARD, held, "model.forward_contexts")
 
 
 def kernel_memory(

@@ -25,6 +25,9 @@ SLOT_BYTES = 100  # of a kept activation in Triton's kernels: candidates, places
 SEGMENT = 64  # of mtc_core.kernels.segments, which needs torch
 RAY_BYTES = 600 * 10**6  # its own processes, with the dashboard
 DRIVER_BYTES = RUNTIME_BYTES + RAY_BYTES  # what runs beside cells that have their own processes
+# Of a score of eager attention, in any dtype: what goes into the softmax and what comes out, which
+# is computed in float32, and a mask: 2.1 times four measured, of Gemma-2 and through the bridge.
+SCORES_BYTES = 8.4
 ADAM_BYTES = 50  # moved for each parameter by a step of fused Adam, and to keep rows at unit norm
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -114,14 +117,27 @@ def forward_flops(shape: ModelShape, blocks: int, context_tokens: int) -> int:
 
 def model_bytes(shape: ModelShape, dtype: str) -> int:
     """All layers: loading them is what the weights' files allow."""
-    params = shape.block_params * shape.n_layers + shape.embed_params
-    return DTYPE_BYTES[dtype] * params
+    return DTYPE_BYTES[dtype] * shape.params
 
 
-def forward_bytes(shape: ModelShape, dtype: str, contexts: int, context_tokens: int) -> int:
-    """What one block of the model holds at once: the stream, attention's four, the MLP's three."""
-    row = 2 * shape.d_model + 4 * shape.n_heads * shape.d_head + 3 * shape.d_mlp
-    return DTYPE_BYTES[dtype] * contexts * context_tokens * row
+def forward_bytes(
+    shape: ModelShape, dtype: str, contexts: int, context_tokens: int, eager: bool
+) -> int:
+    """What one block of the model holds at once: the stream, attention's four, the MLP's three;
+    where attention is eager (is_eager), its scores as well."""
+    row = 2 * shape.d_model + 4 * shape.n_heads * shape.d_head + _mlp_row(shape)
+    scores = SCORES_BYTES * contexts * shape.n_heads * context_tokens**2 if eager else 0
+    return DTYPE_BYTES[dtype] * contexts * context_tokens * row + int(scores)
+
+
+def _mlp_row(shape: ModelShape) -> int:
+    """Of one position. Experts have four of their units, and their inputs and outputs gathered, for
+    each that the token goes through: 0.8 to 1.1 of that measured, of Mixtral and OLMoE."""
+    if not shape.experts:
+        return 3 * shape.d_mlp
+    gathered = 3 * shape.experts.per_token * shape.d_model
+    dense = 3 * shape.d_mlp if shape.experts.dense_blocks else 0
+    return max(dense, 4 * shape.experts.active_units + gathered)
 
 
 def block_bytes(widths: Iterable[int], train: TrainConfig) -> int:

@@ -18,11 +18,11 @@ from math import ceil
 from pathlib import Path
 
 from mtc_core.errors import ConfigError
+from orchestrator.planning import control_groups
 from orchestrator.planning.costs import DRIVER_BYTES
 from orchestrator.planning.rates import AVX512
 from orchestrator.run_folder.disk_errors import disk_errors
 
-_CGROUP = Path("/sys/fs/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
 _SHARED = Path("/dev/shm")
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same under WSL, AMD
@@ -86,7 +86,7 @@ def take_inventory(root: Path, device: str = "cpu") -> Inventory:
         disk_bytes = shutil.disk_usage(_existing(root)).free
     return Inventory(
         cores=_cores(),
-        memory_bytes=_free_memory(),
+        memory_bytes=free_memory(),
         disk_bytes=disk_bytes,
         gpus=None if device == "cpu" else _gpus(_usable(device)),
         shared_bytes=shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None,
@@ -109,10 +109,8 @@ def gpus_elsewhere(nodes: int, node_gpus: int, gpu_bytes: int | None) -> Invento
 def _cores() -> int:
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     cores = len(allowed) if allowed else os.cpu_count() or 1
-    quota, _, period = _cgroup("cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal():
-        cores = min(cores, ceil(int(quota) / int(period)))
-    return max(1, cores)
+    allowed_time = control_groups.cores_left()
+    return max(1, cores if allowed_time is None else min(cores, ceil(allowed_time)))
 
 
 def _cpu_name() -> str:
@@ -125,21 +123,13 @@ def _cpu_name() -> str:
     return f"{fields.get('model name', '')} {wide}".strip()
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
+    """Bytes of memory that nobody has, of this machine or of the container that we are in."""
     import psutil
 
-    free = psutil.virtual_memory().available
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit.isdecimal() and used.isdecimal():
-        free = min(free, max(0, int(limit) - int(used)))
-    return free
-
-
-def _cgroup(name: str) -> str:
-    try:
-        return (_CGROUP / name).read_text().strip()
-    except OSError:
-        return ""
+    free: int = psutil.virtual_memory().available
+    left = control_groups.memory_left()
+    return free if left is None else min(free, left)
 
 
 def _existing(path: Path) -> Path:

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from mtc_core.config import TranscoderSpec
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
+from mtc_core.model.model_source import is_local
 from mtc_core.tokens.data_config import BYTES_PER_TOKEN
 from orchestrator.manifest import Manifest
+from orchestrator.planning import costs
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, distinct_sites, plan_cells
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.layout import Layout
@@ -50,12 +52,43 @@ def training_notes(
             )
 
 
+def trust_notes(manifest: Manifest) -> Iterator[str]:
+    """What may do more than the manifest says."""
+    model = manifest.model
+    if model.trust_remote_code:
+        pin = "" if is_local(model.name) else ", and pin model.revision to the commit that you read"
+        yield (
+            f"model.trust_remote_code: Python code that comes with {model.name} runs in every "
+            f"process that loads it, and may do all that you may; read it before{pin}"
+        )
+
+
 def kernel_notes(manifest: Manifest, layout: Layout) -> Iterator[str]:
     """Where steps use other kernels than the manifest names: a run goes on where it can."""
     wanted = manifest.train.config().kernels
     devices = {cell.device for cell in layout.cells}
     if wanted == "triton" and devices == {"cpu"}:
         yield f"train.kernels: triton is for GPUs; steps on the CPU use {resolve_kernels(None)}"
+
+
+def loading_notes(
+    manifest: Manifest, layout: Layout, shape: ModelShape, inventory: Inventory
+) -> Iterator[str]:
+    """What models take of the machine before they go to GPUs. No more than a note: of files that
+    have model.dtype already the weights are mapped, and take no memory that is not given back."""
+    loaders = [one for one in layout.producers or layout.cells if one.device != "cpu"]
+    free = inventory.memory_bytes
+    if not loaders or free is None or inventory.node_cpus:  # of a cluster it is Ray's own count
+        return
+    copies = len(loaders) if inventory.driver_bytes else 1  # in one process they take turns
+    needed = copies * costs.model_bytes(shape, manifest.model.dtype)
+    if needed > free:
+        fewer = "resources.producers" if layout.producers else "resources.cells"
+        yield (
+            f"models are loaded on the CPU before they go to GPUs: {needed / 1e9:.1f} GB for "
+            f"{copies} at once, and {free / 1e9:.1f} GB are free; that is too little unless their "
+            f"files have {manifest.model.dtype} already: lower {fewer}, or change model.dtype"
+        )
 
 
 def gpu_notes(

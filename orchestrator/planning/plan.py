@@ -17,7 +17,14 @@ from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_trans
 from orchestrator.planning.choose import choose_layout
 from orchestrator.planning.inventory import Inventory
 from orchestrator.planning.layout import Layout
-from orchestrator.planning.notes import gpu_notes, kernel_notes, site_notes, training_notes
+from orchestrator.planning.notes import (
+    gpu_notes,
+    kernel_notes,
+    loading_notes,
+    site_notes,
+    training_notes,
+    trust_notes,
+)
 from orchestrator.planning.parts import Part
 from orchestrator.planning.placement import Topology, device_names
 from orchestrator.planning.predict import Prediction
@@ -165,6 +172,8 @@ def make_plan(
             *site_notes(specs, shape, manifest, inventory),
             *training_notes(manifest, stored_rows, text_bytes),
             *kernel_notes(manifest, layout),
+            *trust_notes(manifest),
+            *loading_notes(manifest, layout, shape, inventory),
             *gpu_notes(specs, transcoders, layout, manifest, shape, inventory),
             *layout.placement.notes,
         ),

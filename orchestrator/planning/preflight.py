@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,18 @@ def shortages(plan: Plan, inventory: Inventory, root: Path) -> list[str]:
     return lacking
 
 
+def space_missing(plan: Plan, folder: Path) -> str:
+    """What to do about a disk that has become full, with what the rest of the run needs of it."""
+    needed = plan.disk_bytes - bytes_under(folder)
+    free = shutil.disk_usage(folder).free
+    if needed <= free:  # the user's share is full, or the plan was wrong
+        return f"the disk of {folder} is full, free space there"
+    return (
+        f"the disk of {folder} is full ({human_bytes(free)} left, and the rest of this run needs "
+        f"{human_bytes(needed)}): free {human_bytes(needed - free)} there"
+    )
+
+
 def bytes_under(folder: Path) -> int:
     """Size of all files in a folder; 0 where there is none. Files may vanish meanwhile."""
     total = 0
@@ -64,15 +77,22 @@ def human_bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
 
 
+def _lower(first: str, *others: str) -> str:
+    if first == "model.dtype":
+        return ", or lower ".join(["set model.dtype: bfloat16", *others])
+    return f"lower {' or '.join([first, *others])}"
+
+
 def _lack(kind: str, parts: Sequence[Part], available: int | None, where: str) -> Iterator[str]:
     needed = sum(part.bytes for part in parts)
     if available is None or needed <= available:
         return
     largest = max((part for part in parts if part.key), key=lambda part: part.bytes)
+    lowered = "" if largest.bytes == max(part.bytes for part in parts) else " to lower"
     # Fewer cells need less, and change no result: said wherever there are several.
     keys = dict.fromkeys([largest.key, *(part.key for part in parts if part.key == CELLS_KEY)])
     yield (
         f"not enough {kind} on {where}: needs {human_bytes(needed)}, "
-        f"{human_bytes(available)} available; the largest part is {largest.what} "
-        f"({human_bytes(largest.bytes)}): lower {' or '.join(keys)}"
+        f"{human_bytes(available)} available; the largest part{lowered} is {largest.what} "
+        f"({human_bytes(largest.bytes)}): {_lower(*keys)}"
     )

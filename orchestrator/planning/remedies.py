@@ -49,6 +49,8 @@ def remedies(
     """Ways to fit a manifest, as it was planned, into memories that are too small for it: a
     sentence each, none if none is known."""
     if planned.producers:
+        if fits(planned.memories, planned.exchange, inventory):
+            return []  # it lacks disk alone, which none of these ways changes
         return [f"it would fit {way}" for way in _less_split(manifest, shape, inventory)][:1]
     cells = len(planned.cells)
     there = least_free(inventory.gpus) if inventory.gpus else inventory.memory_bytes

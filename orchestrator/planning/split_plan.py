@@ -19,12 +19,14 @@ from orchestrator.planning.cell_plan import (
     TranscoderPlan,
     depth_of,
     distinct_sites,
+    forward_part,
     kernel_memory,
     layer_range,
+    model_part,
     width_of,
 )
 from orchestrator.planning.cut import cut
-from orchestrator.planning.parts import FORWARD, MODEL, RUNTIME, STATES, Part
+from orchestrator.planning.parts import RUNTIME, STATES, Part
 from orchestrator.planning.placement import Placement
 
 STORE_SHARE = 0.8  # of an object store, beyond which Ray writes what is held to disk (2.60)
@@ -219,15 +221,12 @@ def _cell_memory(
 def _producer_memory(
     sites: Sequence[Site], device: str, manifest: Manifest, shape: ModelShape
 ) -> tuple[Part, ...]:
-    model, train = manifest.model, manifest.train.config()
-    forward = costs.forward_bytes(
-        shape, model.dtype, model.forward_contexts, manifest.data.context_tokens
-    )
+    train = manifest.train.config()
     # The second one for cells that lag behind the others.
     blocks = 2 * costs.block_bytes([width_of(site, shape) for site in sites], train)
     return (
-        Part(MODEL, costs.model_bytes(shape, model.dtype), "model.dtype"),
-        Part(FORWARD, forward, "model.forward_contexts"),
+        model_part(shape, manifest.model.dtype),
+        forward_part(sites, manifest, shape),
         Part("two blocks of activations", blocks, "train.block_batches"),
         *_process(device),
     )

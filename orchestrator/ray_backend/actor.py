@@ -25,6 +25,8 @@ from orchestrator.ray_backend.gauges import Gauges
 # Set on nodes whose GPUs are mere numbers (`ray start --num-gpus` on a machine without any): to try
 # out who shares what.
 LOGICAL_GPUS = "MTC_LOGICAL_GPUS"
+# Has Ray leave CUDA_VISIBLE_DEVICES alone: some clusters set it for all of their nodes.
+UNMASKED = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
 
 class TranscoderTrainer:
@@ -90,10 +92,17 @@ def place() -> Place:
 
 
 def masked(device: str) -> str:
-    """What a planned device is to an actor: Ray shows it its own GPU only."""
+    """What a planned device is to an actor: Ray shows it its own GPU only. Where it has been told
+    to hide none, the one that it gave the actor, as torch counts: all cells of a node would else
+    train on its first."""
     if device == "cpu" or LOGICAL_GPUS in os.environ:
         return "cpu"
-    return "cuda:0"
+    if os.environ.get(UNMASKED, "").lower() not in ("1", "true"):  # as Ray reads it
+        return "cuda:0"
+    (given, *_) = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    # Where a node shows Ray some of its GPUs alone, that is what they are called there.
+    seen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return f"cuda:{seen.index(given) if given in seen else given}"
 
 
 def see_gpu(job: Job, device: str) -> None:

@@ -44,9 +44,11 @@ class RayBackend:
     ) -> None:
         self._address, self._dashboard, self._placement_s = address, dashboard, placement_s
         self._cluster: Cluster | None = None
+        self._head: Head | None = None
         self._bundles: Bundles | None = None
         self._jobs: dict[str, Job] = {}
         self._running: dict[str, Running] = {}
+        self._lost: list[str] = []  # to be begun anew
         self._starts: Counter[str] = Counter()
         self._links = Links(fed=False)
         self._draining: Draining | None = None
@@ -79,7 +81,7 @@ class RayBackend:
             self._cluster = Cluster.start(run, jobs, self._dashboard)
         cluster = self._joined(run)
         lines = [*cluster.lines, *cluster.check_stores(jobs)]
-        head = Head()
+        self._head = head = Head()
         self._bundles, self._draining = Bundles(run, jobs, head, self._placement_s), Draining(head)
         for job in jobs:
             self._begin(job)
@@ -87,25 +89,23 @@ class RayBackend:
 
     def check(self) -> None:
         if self._bundles:
-            self._bundles.check()
+            self._look_around()
         self._heard += self._answers(timeout_s=0)
 
     def wait(self) -> list[Event] | None:
-        if not self._running and not self._heard:
+        if not self._running and not self._heard and not self._lost:
             return None
         if not self._tokens_there:
             self._tokens_there = True
             self._go_on()
-        assert self._bundles, "start() comes first"
-        self._bundles.check()
+        self._look_around()
+        self._begin_anew()
         self._save_what_drains()
         heard, self._heard = self._heard, []
         return heard + self._answers(POLL_S)
 
     def replace(self, name: str) -> None:
-        assert self._bundles, "start() comes first"
-        self._bundles.expect()
-        self._begin(self._jobs[name])
+        self._lost.append(name)
 
     def stop(self) -> list[Event]:
         self._stopping = True
@@ -162,6 +162,23 @@ class RayBackend:
         if self._tokens_there:
             self._go_on()
 
+    def _look_around(self) -> None:
+        """Raise what ails the cluster: its head is gone, or it has no room for who comes up."""
+        assert self._head and self._bundles, "start() comes first"
+        self._head.check(now=bool(self._lost))
+        self._bundles.check([n for n, running in self._running.items() if not running.loaded])
+
+    def _begin_anew(self) -> None:
+        """Whoever was lost, once the head is known to be there. A cell may have died with the
+        head's machine, and an actor with a name asks a dead head for ever: nobody else would be
+        saved. So an answer from before the loss is none."""
+        assert self._head and self._bundles
+        if self._lost and self._head.answers:
+            self._bundles.expect()
+            for name in self._lost:
+                self._begin(self._jobs[name])
+            self._lost = []
+
     def _go_on(self) -> None:
         """Have everybody work who can."""
         for running in self._links.begin(self._running.values()):
@@ -174,8 +191,10 @@ class RayBackend:
         for name, running in self._running.items():
             if running.node not in leaving or not isinstance(running.job, CellJob):
                 continue
-            if running.begun and self._draining.due(name):
-                running.refs.append(running.actor.checkpoint.remote())
+            idle = running.begun and running.saving is None  # more would only queue up
+            if idle and self._draining.due(name, running.node):
+                running.saving = running.actor.checkpoint.remote()
+                running.refs.append(running.saving)
                 text = f"{name} saves: its node is to be taken away {leaving[running.node]}"
                 self._heard.append(Notice(text))
 
@@ -186,14 +205,16 @@ class RayBackend:
     def _answers(self, timeout_s: float) -> list[Event]:
         oldest = {running.refs[0]: running for running in self._running.values() if running.refs}
         if not oldest:
+            time.sleep(timeout_s)  # the head is silent, and everybody is lost
             return []
         done, _ = ray.wait(list(oldest), num_returns=1, timeout=timeout_s)
         return [event for ref in done if (event := self._answer(oldest[ref]))]
 
     def _answer(self, running: Running) -> Event | None:
         name = running.job.name
+        ref = running.refs.popleft()
         try:
-            status: CellStatus | ProducerStatus = ray.get(running.refs.popleft())
+            status: CellStatus | ProducerStatus = ray.get(ref)
         except ray.exceptions.RayError as error:
             del self._running[name]
             with suppress(ray.exceptions.RayError):
@@ -205,6 +226,7 @@ class RayBackend:
                 return lost
             raise explained(name, error) from None
         running.loaded = True
+        self._count_save(running, ref)
         if status.place:
             running.node = status.place.node
             gpu = f", GPU {status.place.gpu}" if status.place.gpu else ""
@@ -219,11 +241,24 @@ class RayBackend:
             self._go_on()
         return status
 
+    def _count_save(self, running: Running, answered: ray.ObjectRef) -> None:
+        """If the answer is that of a save: it took as long as the one before it is ago, since
+        requests are served one after another, and never is there none before it."""
+        now, before = time.monotonic(), running.answered_at
+        running.answered_at = now
+        if running.saving is answered:
+            assert self._draining
+            running.saving = None
+            self._draining.saved(running.job.name, now - before)
+
     def _end(self, done: Running) -> None:
         del self._running[done.job.name]
         ray.kill(done.actor)
         self._links.forget(done, self._running.values())
-        if not any(isinstance(running.job, CellJob) for running in self._running.values()):
+        left = [running.job for running in self._running.values()]
+        left += [self._jobs[name] for name in self._lost]
+        if not any(isinstance(job, CellJob) for job in left):
+            self._lost = []
             for name, producer in list(self._running.items()):  # there is nobody left to feed
                 if not producer.loaded:
                     ray.kill(self._running.pop(name).actor)

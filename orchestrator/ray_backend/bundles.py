@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtc_core.errors import ConfigError
@@ -50,11 +55,13 @@ class Bundles:
         self._placed, self._lost_one = False, True
         self._deadline = time.monotonic() + self._limit_s
 
-    def check(self) -> None:
+    def check(self, coming_up: Collection[str]) -> None:
         """Raise what names the shortfall when there is no room after the limit: ConfigError, or
-        Stopped if there had been. Raises Stopped as well when the cluster is gone."""
-        self._head.check()
-        if self._placed or not self._head.answers:  # whatever needs a head would wait for it
+        Stopped if there had been. coming_up: who has not loaded yet. Without any nobody needs room:
+        the group has the bundles of those that have ended, too, and is not whole once a node of
+        theirs is gone, which harms nobody."""
+        # Whatever needs a head would wait for one that is silent.
+        if self._placed or not coming_up or not self._head.answers:
             return
         try:
             self._placed = bool(self._group.wait(0))
@@ -62,7 +69,8 @@ class Bundles:
             if "does not exist" not in str(error):
                 raise
             raise Stopped(PLACEMENT_GONE) from None
-        if not self._placed and time.monotonic() > self._deadline:
+        late = not self._placed and time.monotonic() > self._deadline
+        if late and not self._have_places(coming_up):
             raise (Stopped if self._lost_one else ConfigError)(self._shortfall())
 
     def options(self, job: Job) -> dict[str, Any]:
@@ -81,6 +89,12 @@ class Bundles:
     def remove(self) -> None:
         if self._head.answers:
             remove_placement_group(self._group)
+
+    def _have_places(self, names: Collection[str]) -> bool:
+        """Whether each of these has a node, whatever the others lack: a large model may load for
+        longer than the limit."""
+        nodes = placement_group_table(self._group).get("bundles_to_node_id", {})
+        return all(nodes.get(self._index[name]) for name in names)
 
     def _shortfall(self) -> str:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -33,6 +33,7 @@ if _TOKEN.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.key
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray  # noqa: E402
+from ray._private import ray_constants as _ray_constants  # noqa: E402
 from ray._private import utils as _ray_utils  # noqa: E402
 from ray._private import worker as _ray_worker  # noqa: E402
 
@@ -69,7 +70,7 @@ class Cluster:
         except OSError as error:
             raise Stopped(f"no folder can be made for Ray: {error}") from None
         around = {VARIABLE: str(janitor.folder), **_niceness(), **_visible_gpus(jobs)}
-        with _environment(around), _own_sigterm():
+        with _environment(around), _own_sigterm(), _on_loopback():
             try:
                 context: Any = ray.init(
                     address="local",
@@ -210,6 +211,20 @@ def _visible_gpus(jobs: Sequence[Job]) -> dict[str, str]:
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [seen.split(",")[index] if seen else str(index) for index in indices]
     return {"CUDA_VISIBLE_DEVICES": ",".join(names)}
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started inside listens on loopback alone. Else its head and all of its workers
+    listen on every interface of the machine (2.60), the dashboard apart. Ray has a way for Macs,
+    whose firewall asks; an address given as `_node_ip_address` it would replace by that of the
+    machine."""
+    before = _ray_constants.ENABLE_RAY_CLUSTER
+    _ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        _ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -17,11 +18,13 @@ _MEMORY = ("running low on memory", "NODE_OUT_OF_MEMORY")
 _NODE = ("node died", "node was terminated", "node has died")
 _NODE_GONE = "its node is gone, or cannot be reached"  # Ray cannot tell which
 _LACKING = re.compile(r"No module named '[^']+'|cannot import name '[^']+'")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # around what Ray calls a process
 _DRIVER_NODE = "owner has died"  # the owner of every cell is the driver
 _OUT_OF_MEMORY = (
-    "Ray killed it because its node ran out of memory; lower train.block_batches, "
-    "train.batch_tokens, resources.cells or resources.producers"
+    "Ray killed it because its node ran out of memory; lower resources.cells or "
+    "resources.producers, or, in a new run, train.block_batches or train.batch_tokens"
 )
+log = logging.getLogger("mtc")
 
 
 def lost_cell(cell: str, error: exceptions.RayError) -> CellLost | None:
@@ -83,6 +86,10 @@ def _of_cluster(cell: str, error: exceptions.RayError) -> Exception:
             return ConfigError(f"{cell}: {OTHER_TOKEN}")
         case exceptions.ActorPlacementGroupRemoved() | exceptions.TaskPlacementGroupRemoved():
             return Stopped(PLACEMENT_GONE)
+    # With its frames, for which no line has room.
+    log.error("%s: %s", cell, _COLOURS.sub("", str(error)))
+    if isinstance(error, exceptions.ActorDiedError) and error.actor_init_failed:
+        return Stopped(f"{cell}: its process could not begin: {_last_line(error)}")
     return Stopped(f"{cell}: Ray says: {one_line(error)}")
 
 
@@ -106,6 +113,13 @@ def one_line(error: Exception) -> str:
     """Its text, however many lines it has."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:400] or type(error).__name__
+
+
+def _last_line(error: Exception) -> str:
+    """Of a traceback, what was raised: its first lines are Ray's header and the outer frames, of
+    which one_line would show nothing else."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    return lines[-1][:400] if lines else type(error).__name__
 
 
 def _death(text: str, preempted: bool) -> tuple[Loss, str]:

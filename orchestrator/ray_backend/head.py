@@ -72,21 +72,27 @@ class Head:
 
     def __init__(self) -> None:
         self.address = ray.get_runtime_context().gcs_address
-        self._answered_at = self._asked_at = time.monotonic()
+        self._asked_at = time.monotonic()
+        self._silent_since: float | None = None
         self.answers = True
 
-    def check(self) -> None:
-        """Ask again, if the last time is a while ago. Raises Stopped when it is gone for good."""
-        if self.answers and time.monotonic() - self._asked_at < EVERY_S:
+    def check(self, now: bool = False) -> None:
+        """Ask again, if the last time is a while ago, or at any rate `now`. Raises Stopped when it
+        is gone for good."""
+        if self.answers and not now and time.monotonic() - self._asked_at < EVERY_S:
             return
         self._asked_at = time.monotonic()
         # Not one channel for all: gRPC prints a line when a head goes that it is connected to.
         with init_grpc_channel(self.address, options=GLOBAL_GRPC_OPTIONS) as channel:
             self.answers = _answers(channel)
         if self.answers:
-            self._answered_at = self._asked_at
-        silent_s = time.monotonic() - self._answered_at
-        if not self.answers and silent_s > GONE_S:
+            self._silent_since = None
+            return
+        # Not since the last answer: a driver that was busy for long has asked nobody meanwhile.
+        if self._silent_since is None:
+            self._silent_since = self._asked_at
+        silent_s = time.monotonic() - self._silent_since
+        if silent_s > GONE_S:
             raise Stopped(
                 f"Ray's head at {self.address} has not answered for {silent_s:.0f} s (it was "
                 "stopped, has crashed, or cannot be reached)"

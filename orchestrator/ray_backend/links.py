@@ -19,7 +19,8 @@ from orchestrator.cells.job import CellJob, Job, ProducerJob, reader_name
 @dataclass(slots=True, eq=False)
 class Running:
     """An actor and its unanswered requests, oldest first. `start`: how many processes have been it,
-    this one included. begun: it is asked to work; ending: to tell the last of it, and no more."""
+    this one included. begun: it is asked to work; ending: to tell the last of it, and no more.
+    saving: the request, if any, to save before its node is gone."""
 
     job: Job
     actor: Any
@@ -28,6 +29,8 @@ class Running:
     loaded: bool = False
     begun: bool = False
     ending: bool = False
+    saving: ray.ObjectRef | None = None
+    answered_at: float = 0.0
     node: str = ""  # once it has loaded
 
     @property

@@ -16,6 +16,7 @@ from orchestrator.exchange.line import LineLost
 from orchestrator.exchange.transport import Parcel
 from orchestrator.ray_backend.plasma import Plasma
 
+LOST_S = 60.0  # how long rows that Ray has lost are asked for: a producer that lives has no others
 POLL_S = 0.1  # how long a cell waits for rows before it looks whether it is asked for anything
 # For the time being, it may be: a producer that is dead is said to be so when it is asked again.
 _UNAVAILABLE = (exceptions.ActorUnavailableError, exceptions.ObjectLostError)
@@ -31,6 +32,7 @@ class RayLine:
         self._cursor = 0
         self._asked: dict[int, ray.ObjectRef] = {}
         self._parcels: dict[int, Parcel] = {}
+        self._lost_at: float | None = None
 
     def ask(self, portion: int, cursor: int) -> None:
         self._cursor = cursor
@@ -40,7 +42,8 @@ class RayLine:
         try:
             parcel = self._parcel(portion, POLL_S)
             rows = self._opened(parcel) if parcel else None
-        except _UNAVAILABLE:
+        except _UNAVAILABLE as error:
+            self._end_patience(error)
             time.sleep(POLL_S)  # it says so at once, again and again
             self._asked = {asked: self._take(asked) for asked in {*self._asked, *self._parcels}}
             self._parcels = {}
@@ -48,12 +51,23 @@ class RayLine:
         except _LOST:
             raise LineLost from None
         if rows is not None:
+            self._lost_at = None
             del self._parcels[portion]
             self._look_ahead(portion)
         return rows
 
     def leave(self) -> None:
         self._producer.leave.remote(self._reader)
+
+    def _end_patience(self, error: exceptions.RayError) -> None:
+        """Raise it where rows stay lost: the next invocation has them computed anew."""
+        if not isinstance(error, exceptions.ObjectLostError):
+            return
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+        elif now - self._lost_at > LOST_S:
+            raise error
 
     def _take(self, portion: int) -> ray.ObjectRef:
         return self._producer.take.remote(self._reader, portion, self._cursor)

@@ -15,7 +15,7 @@ from mtc_core.config import AUTO_LR_STEPS, BY_STEPS, TranscoderSpec
 from mtc_core.errors import ConfigError, MtcError
 from orchestrator.registry.invocations import read_invocations
 from orchestrator.registry.rows import Facts, RunRow
-from orchestrator.registry.small_files import Damaged, Notes, number, read_object, text
+from orchestrator.registry.small_files import ODD, Damaged, Notes, number, read_object, text
 from orchestrator.registry.transcoder_facts import read_transcoder
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
@@ -32,7 +32,7 @@ def read_facts(run: Path) -> Facts:
     with disk_errors(run, "read"):
         try:
             return _read(folder, resolved)
-        except (KeyError, TypeError, AttributeError, MtcError) as error:
+        except (*ODD, MtcError) as error:
             raise ConfigError(f"{folder.resolved} is damaged: {error!r}") from None
 
 

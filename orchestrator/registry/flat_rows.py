@@ -21,7 +21,7 @@ from mtc_core.sites import Site
 from orchestrator.evaluating.results import EVALUATIONS, SPLICE, TEST, Results
 from orchestrator.registry.columns import RUN, TRANSCODER
 from orchestrator.registry.index import open_index
-from orchestrator.registry.small_files import as_json, number
+from orchestrator.registry.small_files import ODD, as_json, number, text
 from orchestrator.status_file import NAME as STATUS
 from orchestrator.status_file import read_status
 from orchestrator.verdict import broken_rules
@@ -72,7 +72,7 @@ def read_flat(run: Path) -> FlatRun:
             list(_transcoders(rows, resolved["specs"], splice)),
             _at_work(run, status, ended is None or ended[0] is not None),
         )
-    except (MtcError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (MtcError, OSError, *ODD) as error:
         told = str(error) if isinstance(error, MtcError) else f"{run} is damaged: {error!r}"
         unread = {**dict.fromkeys(RUN), "run": run.name, "run_state": "unreadable"}
         return FlatRun({**unread, "run_reason": told, "transcoders": 0, "done": 0}, at_work=True)
@@ -96,7 +96,7 @@ def _run(
         "run_step": number(status.get("step")) or 0,
         "context_tokens": number(data.get("context_tokens")),
         "holdout_tokens": number(data.get("holdout_tokens")),
-        "extreme": resolved["train"].get("extreme"),
+        "extreme": text(resolved["train"].get("extreme")),
         "tokens_per_second": number(status.get("tokens_per_second")) or None,
         "mean_fvu": sum(known) / len(known) if known else None,
     }

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.atomic import remove_folder
-from mtc_core.checkpoint import DIGESTS, WEIGHTS, checkpoint_paths, file_digest
+from mtc_core.checkpoint import DIGESTS, REFERENCE, WEIGHTS, checkpoint_paths, file_digest
 from mtc_core.tokens.token_store import END
 from orchestrator.registry.index import register
 from orchestrator.registry.small_files import Damaged, read_object
+from orchestrator.registry.verify import REDO
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.run_folder.lock import run_lock
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 from orchestrator.status_file import read_status
 
 CHECKPOINTS, TOKENS, MEASUREMENTS, LEFTOVERS = "checkpoints", "tokens", "measurements", "leftovers"
@@ -214,17 +216,21 @@ def _bytes(path: Path) -> int:
 
 
 def _final_fault(final: Path) -> str | None:
-    """Why saved weights are not to be relied on: the checkpoints could renew them."""
+    """Why saved weights, or what must lie with them, are not to be relied on: the checkpoints
+    could renew them."""
     try:
         digests = read_object(final / DIGESTS) or {}
         if WEIGHTS not in digests:
             return f"{final} has no {DIGESTS} that vouches for its weights"
         wrong = [name for name, digest in digests.items() if file_digest(final / name) != digest]
+        evaluation = read_object(TranscoderFolder(final.parent).evaluation)
     except (Damaged, OSError) as error:
         return f"{final} cannot be verified ({error})"
     if wrong:
-        return f"{final / wrong[0]} is damaged; delete that final/ and run the manifest again"
-    return None
+        return f"{final / wrong[0]} is damaged; {REDO}"
+    missing = [] if REFERENCE in digests else [final / REFERENCE]
+    missing += [] if evaluation else [TranscoderFolder(final.parent).evaluation]
+    return f"{missing[0]} is missing; {REDO}" if missing else None
 
 
 _FINDERS: dict[str, Callable[[RunFolder, Sequence[str]], Iterator[Path]]] = {

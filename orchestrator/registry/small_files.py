@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# What comes of JSON that holds something else than its writer writes.
+ODD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 TAIL_BYTES = 1 << 16  # a line of metrics.jsonl has some hundred bytes and twenty for each prefix
 
 

@@ -7,12 +7,11 @@ logged step training. Paths are strings, for a suite has thousands of them.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
-from mtc_core.checkpoint import DIGESTS, FACTS, STATE
+from mtc_core.checkpoint import DIGESTS, FACTS, STATE, STEP
 from mtc_core.config import TranscoderSpec
 from orchestrator.registry.rows import (
     CheckpointRow,
@@ -36,7 +35,6 @@ from orchestrator.run_folder.transcoder_folder import TranscoderFolder
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # of final/: FORMAT.md
 POPULATIONS = ("ordinary", "all")
 _PER_PREFIX = ("fvu_by_prefix", "cosine_by_prefix", "nonzeros_by_group")
-_STEP = re.compile(r"step-(\d{9}|[1-9]\d{9,})")
 
 
 def read_transcoder(
@@ -106,7 +104,7 @@ def _spec_columns(spec: TranscoderSpec, planned: Mapping[str, Any]) -> dict[str,
 def _checkpoints(folder: str, id: str) -> list[CheckpointRow]:
     """Oldest first. One that its writer drops meanwhile is left out."""
     try:
-        names = sorted(filter(_STEP.fullmatch, os.listdir(folder)))
+        names = sorted(filter(STEP.fullmatch, os.listdir(folder)))
     except FileNotFoundError:
         return []
     rows = []

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mtc_core.checkpoint import DIGESTS, FACTS, STATE, checkpoint_paths, file_digest
 from mtc_core.config import TranscoderSpec
@@ -30,6 +30,7 @@ GO_BACK = "delete that checkpoint: a continued run uses the one before"
 DROP = "delete the line"
 RESTORE = "restore it from a copy"
 FIND_AGAIN = "delete that folder: `mtc-orchestrate features` writes it again"
+T = TypeVar("T")
 REWRITE = "run the manifest again: it writes the file anew"
 
 
@@ -74,17 +75,27 @@ class _Verification:
         specs = self._specs()
         self._object(self.folder.plan, REWRITE)
         self._invocations()
-        for id in dict.fromkeys([*(specs or {}), *_visible(self.folder.transcoders)]):
+        for id in dict.fromkeys([*(specs or {}), *self._listed(self.folder.transcoders, _visible)]):
             progress(id)
             self._transcoder(id, self.folder.transcoder(id), specs)
         self._features()
-        if specs is not None and (what := index_fault(self.folder.path)):
-            again = f"run `mtc-orchestrate registry rebuild {self.folder.path}`"
-            self._fault(self.folder.path / NAME, what, again)
-        elif (self.folder.path / NAME).exists():
-            self.found.files += 1
+        self._index(specs)
         self.found.leftovers += _leftovers(self.folder.path)
         return self.found
+
+    def _index(self, specs: Mapping[str, Any] | None) -> None:
+        path = self.folder.path / NAME
+        try:
+            what = index_fault(self.folder.path) if specs is not None else None
+        except (MtcError, OSError) as error:
+            if self.found.faults:  # the file that it is about was told; the index is neither
+                return
+            what = f"cannot be compared with the files: {error}"
+        if what:
+            again = f"run `mtc-orchestrate registry rebuild {self.folder.path}`"
+            self._fault(path, what, again)
+        elif path.exists():
+            self.found.files += 1
 
     def _specs(self) -> dict[str, Any] | None:
         """resolved.json's, by id; None if it is damaged."""
@@ -133,7 +144,7 @@ class _Verification:
     def _checkpoints(self, folder: TranscoderFolder) -> int:
         """How many bytes of metrics.jsonl the newest sound one counts on."""
         counted = 0
-        for path in checkpoint_paths(folder.checkpoints):
+        for path in self._listed(folder.checkpoints, checkpoint_paths):
             self._digests(path, {STATE, FACTS}, GO_BACK)
             try:
                 counted = (read_object(path / FACTS) or {}).get("metrics_bytes", counted)
@@ -156,7 +167,8 @@ class _Verification:
             if folder.is_dir() and not (folder / DIGESTS).exists():
                 self._fault(folder, f"has no {DIGESTS}, so that nothing vouches for it", remedy)
             return
-        for name in sorted({*needed, *digests, *_visible(folder)} - {DIGESTS}):
+        there = self._listed(folder, _visible)
+        for name in sorted({*needed, *digests, *there} - {DIGESTS}):
             try:
                 if file_digest(folder / name) == digests.get(name):
                     self.found.files += 1
@@ -180,6 +192,7 @@ class _Verification:
             pass  # counted bytes that are not there are told below
         except OSError as error:
             self._fault(path, f"cannot be read: {error.strerror}", RESTORE)
+            return
         if len(content) < counted:
             what = f"has {len(content)} bytes; its newest checkpoint was made with {counted}"
             self._fault(path, what, f"{RESTORE}; training needs it not")
@@ -216,6 +229,14 @@ class _Verification:
             return None
         self.found.files += content is not None
         return content
+
+    def _listed(self, folder: Path, names: Callable[[Path], list[T]]) -> list[T]:
+        """What lies in a folder; one that cannot be looked into is a fault, and no end."""
+        try:
+            return names(folder)
+        except OSError as error:
+            self._fault(folder, f"cannot be read: {error.strerror}", RESTORE)
+            return []
 
     def _fault(self, path: Path, what: str, remedy: str) -> None:
         self.found.faults.append(Fault(str(path), what, remedy))

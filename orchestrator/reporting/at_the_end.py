@@ -63,4 +63,4 @@ def write_comparison(runs: Sequence[Path], out: Path) -> None:
 def write_page(out: Path, text: str) -> None:
     """Raises ConfigError where the disk refuses."""
     with disk_errors(out, "written"):
-        write_bytes_atomic(out, text.encode())
+        write_bytes_atomic(out, text.encode(errors="replace"))  # of a path that is no UTF-8

@@ -88,6 +88,8 @@ def _same_suites(runs: Runs) -> bool:
 def _figures(runs: Runs, comparable: bool) -> Table:
     """A column for each run; a star for the best of a line, where runs can be compared in it."""
     shared, whole = _shared(runs), _same_suites(runs)
+    spliced = {_spliced_tokens(run) for run in runs.values()} - {None}
+    alike = whole and len(spliced) < 2
 
     def mean(of: Callable[[Mapping[str, Any]], float]) -> Figure:
         return lambda run: _mean(run, shared, of)
@@ -98,11 +100,12 @@ def _figures(runs: Runs, comparable: bool) -> Table:
         ("mean FVU, linear map", mean(lambda one: one["ordinary"]["fvu_ridge"]), "{:.3f}", None),
         ("mean L0", mean(lambda one: one["ordinary"]["l0"]), "{:.1f}", None),
         ("mean dead, %", mean(lambda one: 100 * one["dead_share"]), "{:.1f}", min),
-        ("CE +, all together, nats", _joint("ce_increase"), "{:.3f}", min if whole else None),
+        ("CE +, all together, nats", _joint("ce_increase"), "{:.3f}", min if alike else None),
         ("± a standard error", _joint("ce_increase_se"), "{:.3f}", None),
         ("CE recovered, all together", _joint("ce_recovered_zero"), "{:.3f}",
-         _nearest_to_1 if whole else None),
-        ("KL, all together", _joint("kl"), "{:.3f}", min if whole else None),
+         _nearest_to_1 if alike else None),
+        ("KL, all together", _joint("kl"), "{:.3f}", min if alike else None),
+        *([("of so many tokens", _spliced_tokens, "{:,.0f}", None)] if len(spliced) > 1 else []),
         ("tokens/s, the whole suite", tokens_per_second, "{:,.0f}", max if whole else None),
     ]  # fmt: skip
     if not comparable:
@@ -175,6 +178,10 @@ def _nearest_to_1(values: Sequence[float]) -> float:
 
 def _joint(name: str) -> Figure:
     return lambda run: ((run.splice or {}).get("joint") or {}).get(name)
+
+
+def _spliced_tokens(run: Gathered) -> float | None:
+    return run.splice["tokens"] if run.splice else None
 
 
 def _time(run: Gathered) -> str:

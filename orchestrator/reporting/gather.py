@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from mtc_core.errors import ConfigError, MtcError
-from orchestrator.evaluating.results import EVALUATIONS, QUALITY, SPLICE, TEST, Results, weights_of
+from orchestrator.evaluating.results import (
+    EVALUATIONS,
+    QUALITY,
+    SPLICE,
+    TEST,
+    Results,
+    finished,
+    weights_of,
+)
 from orchestrator.evaluating.show import spliced_test
 from orchestrator.features.names import INDEX
 from orchestrator.registry.invocations import read_invocations
 from orchestrator.registry.progress import read_progress
+from orchestrator.reporting.curve import Lines, read_curve
 from orchestrator.reporting.labels import Named, name_all
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.folder import RunFolder
@@ -25,13 +34,11 @@ from orchestrator.suite import training_seconds
 from orchestrator.summary import Ended, read_ended
 from orchestrator.verdict import broken_rules
 
-Lines = list[dict[str, Any]]
 _NUMBER, _COUNT = Maybe(NUMBER, absent=True), Maybe(int, absent=True)
 _SECONDS = Maybe(Each(NUMBER), absent=True)
 _STAGES = Maybe(Each(Each(NUMBER)), absent=True)
 _LIST = Maybe(list, absent=True)
-# Of a line of metrics.jsonl; of begin.json, end.json and a line of progress.jsonl.
-_LOGGED = {"step": NUMBER, "tokens": NUMBER, "fvu_by_prefix": _LIST}
+# Of begin.json, end.json and a line of progress.jsonl.
 _BEGAN = {"began": _NUMBER, "overrides": _LIST, "versions": Maybe(Each(Maybe(str)), absent=True)}
 _ENDED = {"ended": _NUMBER, "step": _COUNT, "rows_trained": _COUNT, "seconds": _SECONDS,
           "stages": _STAGES, "first_step_s": _NUMBER, "replaced": _LIST,
@@ -81,7 +88,7 @@ class Invoked:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """A run at one moment. curves: the lines of metrics.jsonl, by id. splice: of the test half, if
+    """A run at one moment. curves: lines of metrics.jsonl, by id. splice: of the test half, if
     it is of the weights that are there; else splice_problem may say why not. texts: quality.json
     and splice.json of texts of the user's. complaints: what could not be read."""
 
@@ -170,7 +177,7 @@ def gather(path: Path) -> Gathered:
             plan=_object(folder.plan, complaints),
             rows=rows,
             named=name_all(specs),
-            curves={id: _curve(folder.transcoder(id).metrics, complaints) for id in specs},
+            curves={id: read_curve(folder.transcoder(id).metrics, complaints) for id in specs},
             splice=splice,
             splice_problem=problem,
             texts=tuple(_texts(path, complaints)),
@@ -213,7 +220,7 @@ def _texts(path: Path, complaints: list[str]) -> Iterator[Mapping[str, Any]]:
     """What was measured of the weights that are there."""
     folders = [one for one in sorted((path / EVALUATIONS).glob("text-*")) if one.is_dir()]
     try:
-        weights = weights_of(path / "transcoders") if folders else {}
+        weights = weights_of(finished(path / "transcoders")) if folders else {}
     except MtcError as error:
         complaints.append(str(error))
         return
@@ -246,24 +253,6 @@ def _invocations(path: Path, complaints: list[str]) -> Iterator[Invoked]:
             told = f"line{'s' * (odd != 1)} of {row.number:04d}.progress.jsonl"
             complaints.append(f"invocations: {odd} {told} damaged")
         yield Invoked(row.number, found["begin"], found["end"], whole)
-
-
-def _curve(path: Path, complaints: list[str]) -> Lines:
-    """Whole lines; the last one may be half written."""
-    if not path.exists():
-        return []
-    found: Lines = []
-    *lines, tail = path.read_bytes().split(b"\n")
-    for number, line in enumerate([*lines, tail] if tail else lines, start=1):
-        try:
-            parsed = json.loads(line)
-        except ValueError:
-            parsed = None
-        if not fault(parsed, _LOGGED):
-            found.append(parsed)
-        elif number <= len(lines):
-            complaints.append(f"{path.parent.name}/{path.name}:{number} is damaged")
-    return found
 
 
 def _object(path: Path, complaints: list[str]) -> Mapping[str, Any]:

@@ -42,20 +42,30 @@ def banner(run: Gathered) -> Banner:
     failed = [row for row in run.rows if row.state == "failed"]
     open_ones = sum(row.state == "unfinished" for row in run.rows)
     bad = [run.label(id) for id in evaluated if run.broken[id]]
-    lines = [*_wrong(run), *_unfinished(run, open_ones)] or [ALL_GOOD]
-    if not evaluated:
+    bare = [run.label(row.id) for row in run.rows if row.done and row.evaluation is None]
+    good = len(evaluated) - len(bad)
+    lines = [*_wrong(run), *_unfinished(run, open_ones)]
+    if bare:
+        lines.append(f"{few(bare, every)}: done, without figures; registry verify says what to do.")
+    if not evaluated and not bare:
         stopped = f"all {every} stopped" if len(failed) == every else "nothing is finished yet"
         return Banner(BAD if failed else WARN, stopped, tuple(lines))
-    good = len(evaluated) - len(bad)
+    if good == every:
+        lines.append(ALL_GOOD)
     parts = [f"{good} of {every} good"]
     if bad and len(bad) < every:
         parts.append(f"not good: {few(bad)}")
     if failed:
         parts.append(f"stopped: {few([run.label(row.id) for row in failed])}")
+    if bare:
+        parts.append(f"{len(bare)} without figures")
     if open_ones:
         parts.append(f"{open_ones} not finished")
     worst = any({"ridge", "dead"} & set(names) for names in run.broken.values())
-    mood = BAD if failed or worst or not good else WARN if bad or open_ones else GOOD
+    if failed or worst or len(bad) == len(evaluated) > 0:
+        mood = BAD
+    else:
+        mood = GOOD if good == every else WARN
     return Banner(mood, "; ".join(parts), tuple(lines))
 
 

@@ -25,11 +25,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mtc_core.atomic import sync, write_bytes_atomic, write_json_atomic
+from mtc_core.atomic import (
+    remove_folder,
+    remove_leftovers,
+    sync,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from mtc_core.errors import ConfigError
 from orchestrator.manifest import Manifest, expand
 from orchestrator.run_folder.disk_errors import disk_errors
-from orchestrator.run_folder.transcoder_folder import TranscoderFolder
+from orchestrator.run_folder.transcoder_folder import TranscoderFolder, nobody_trains
 
 _COMPARED = ("name", "seed", "init_from", "model", "data", "train")
 _WRITTEN = ("defaults", "transcoders")  # compared as the specs that they come to
@@ -159,15 +165,25 @@ class RunFolder:
         ]
         return Found(now, tuple(changes), resumed=True)
 
-    def begin(self, resolved: Mapping[str, Any], manifest_text: str) -> None:
-        """Record a run that begins, in place of whatever an untrained one left here.
+    def begin(
+        self, resolved: Mapping[str, Any], manifest_text: str, *, forget_tokens: bool = False
+    ) -> None:
+        """Record a run that begins, in place of whatever an untrained one left here; its tokens
+        stay, unless they are to be forgotten.
 
-        Killed in between, the folder has no `resolved.json`, and the next one begins as well."""
-        assert not self.trained(), "examine() comes first"
-        with disk_errors(self.path, "written"):
+        Killed in between, the folder has no `resolved.json`, and the next one begins as well.
+        Raises ConfigError where something has been trained since `examine`."""
+        with disk_errors(self.path, "written"), nobody_trains(self.transcoders):
+            if self.trained():
+                raise ConfigError(
+                    f"{self.path}: a trainer of an earlier invocation has saved something "
+                    "meanwhile; restore that manifest, or give this run another name"
+                )
             self.path.mkdir(parents=True, exist_ok=True)
             self.resolved.unlink(missing_ok=True)
             sync(self.path)
+            if forget_tokens:
+                self.forget_tokens()
             for made in self._made:
                 if made.is_dir():
                     shutil.rmtree(made)
@@ -179,8 +195,9 @@ class RunFolder:
     def forget_tokens(self) -> None:
         """Delete the tokens, which are then written anew."""
         with disk_errors(self.tokens, "written"):
+            remove_leftovers(self.path, self.tokens.name)
             if self.tokens.exists():
-                shutil.rmtree(self.tokens)
+                remove_folder(self.tokens)  # at once: a part of them could count as the whole
 
     def settings(self, recorded: Mapping[str, Any]) -> Manifest:
         """The manifest that a run was begun with, after defaults. Raises ConfigError."""
@@ -189,7 +206,8 @@ class RunFolder:
     def _refuse_what_is_no_run(self) -> None:
         """Beginning a run clears what it makes: that must not be somebody's own."""
         own = [path for path in (self.tokens, *self._made) if path.exists()]
-        if own and not self.manifest.exists():
+        # A manifest.yaml is no sign: users call theirs so, too.
+        if own and not any(self.path.glob("invocations/*.begin.json")):
             kind = "folder" if own[0].is_dir() else "file"
             raise ConfigError(
                 f"{self.path} is no run folder, and has a {kind} {own[0].name} of its own; choose "

@@ -125,7 +125,7 @@ def _finished(run: Path) -> Iterator[_Saved]:
     for path in sorted(run.glob(f"transcoders/*/final/{CONFIG}")):
         with disk_errors(path, "read"):
             try:
-                config = json.loads(path.read_text())
+                config = json.loads(path.read_bytes())
             except ValueError as error:
                 raise CheckpointError(f"{path} is damaged: {error}") from None
         spec = spec_of_config(path.parent, config)

@@ -8,6 +8,7 @@ replaced stops. Commands that only read need no lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from typing import BinaryIO
 
 import psutil
 
+from mtc_core.atomic import remove_leftovers
 from mtc_core.errors import ConfigError
 from orchestrator.run_folder.disk_errors import disk_errors
 
@@ -31,6 +33,7 @@ BEAT_S = 5.0
 SILENT_S = 60.0
 UNSEEN_S = 3 * BEAT_S
 TRIES = 100
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -125,6 +128,8 @@ def _beat(path: Path, me: Holder, ended: threading.Event, lost: threading.Event)
 
 def _take(path: Path) -> Holder:
     me = Holder.this_process()
+    with suppress(OSError):  # another that begins now does the same
+        remove_leftovers(path.parent, NAME)
     for _ in range(TRIES):  # another that ends in between takes the file, or the folder, with it
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
@@ -134,6 +139,27 @@ def _take(path: Path) -> Holder:
 
 
 def _created(path: Path, me: Holder) -> bool:
+    """A driver that is killed on the way leaves no half-written file, which would keep the run for
+    a minute: a whole one gets the name, where the file system has hard links."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{NAME}.", suffix=".tmp")
+    try:
+        with open(handle, "r+b") as file:
+            _write(file, me)
+        os.chmod(draft, 0o644)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _created_in_place(path, me)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+    return True
+
+
+def _created_in_place(path: Path, me: Holder) -> bool:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
@@ -145,7 +171,8 @@ def _created(path: Path, me: Holder) -> bool:
 
 def _replaced(path: Path, me: Holder) -> bool:
     """Put ourselves in the place of a dead holder. Raises ConfigError if it lives."""
-    with open(path, "r+b") as file:
+    # Through a link, in a run of somebody else's, another file would be written.
+    with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:
         # Whoever replaces a holder does so in the same file and alone, so that of two which find
         # it dead the second one finds the first.
         _alone(file)
@@ -166,14 +193,23 @@ def _alone(file: BinaryIO) -> None:
 
 def _write(file: BinaryIO, me: Holder) -> None:
     file.seek(0)
-    file.truncate()
     file.write(json.dumps(asdict(me), indent=2).encode() + b"\n")
+    file.flush()
+    file.truncate()  # last: a reader passes over what may still stand behind it
+
+
+def read_holder(folder: Path) -> Holder | None:
+    """Of a run folder: whoever holds it, or held it and died."""
+    try:
+        return _parse((folder / NAME).read_bytes())
+    except OSError:
+        return None
 
 
 def _parse(content: bytes) -> Holder | None:
     """None for a file that its writer has not finished, or never will."""
     try:
-        return Holder(**json.loads(content))
+        return Holder(**json.JSONDecoder().raw_decode(content.decode())[0])
     except (ValueError, TypeError):
         return None
 

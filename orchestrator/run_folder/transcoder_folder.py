@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -75,6 +76,15 @@ class TranscoderFolder:
     def final(self) -> Path:
         """What users load; its presence says that the transcoder is done."""
         return self.path / "final"
+
+
+@contextmanager
+def nobody_trains(transcoders: Path) -> Iterator[None]:
+    """No process of an earlier invocation, while inside: see `TranscoderFolder.claim`."""
+    with ExitStack() as held:
+        for path in transcoders.glob("*/"):
+            held.enter_context(TranscoderFolder(path).claim())
+        yield
 
 
 def _locked(file: BinaryIO) -> bool:

@@ -7,11 +7,10 @@ from typing import Any
 
 import yaml
 
-from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_source import is_local
-from mtc_core.places import place
 from orchestrator.evaluating.show import spliced_test
 from orchestrator.evaluating.subject import Subject
+from orchestrator.sharing.known import data_of, is_on_the_hub, model_of
 from orchestrator.summary import Ended, read_ended
 
 
@@ -20,13 +19,13 @@ def card(
     ids: Sequence[str],
     format: str,
     how_to_load: str,
-    model: str,
+    model_name: str | None,
     record: Mapping[str, Any] | None = None,
 ) -> str:
-    """README.md of a folder that is shared. model: as others know it. record: of an export, whose
-    labels are told."""
-    manifest = subject.manifest
-    on_hub = not (is_local(model) or model.startswith(PREFIX))
+    """README.md of a folder that is shared. model_name: what others call the model, if that is
+    another name. record: of an export, whose labels are told."""
+    manifest, model = subject.manifest, model_name or model_of(subject)
+    on_hub = not is_local(model_name) if model_name else is_on_the_hub(subject)
     metadata = {
         "library_name": "mtc-orchestrator",
         "tags": ["transcoder", "matryoshka", "sparse-dictionary", "interpretability", format],
@@ -35,19 +34,14 @@ def card(
     rows = read_ended(subject.run, ids)
     parts = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
-        f"# {manifest.name}: {len(ids)} Matryoshka transcoders of {public(model)}",
-        _what(subject, rows, public(model)),
+        f"# {manifest.name}: {len(ids)} Matryoshka transcoders of {model}",
+        _what(subject, rows, model),
         f"## Load\n\n{how_to_load.strip()}",
         "\n".join(_quality(subject, rows)),
         "\n".join(_labels(record)),
         _training(subject),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def public(name: str) -> str:
-    """A model or a text as others may know it: of a place on this machine, its last part alone."""
-    return place(name).name if is_local(name) else name
 
 
 def _what(subject: Subject, rows: Sequence[Ended], model: str) -> str:
@@ -107,7 +101,7 @@ def _training(subject: Subject) -> str:
     """The settings, as a manifest has them. Nothing of where they ran or of who tracked them."""
     settings = subject.manifest.model_dump(mode="json", exclude_none=True)
     kept = {key: settings[key] for key in ("model", "data", "train", "defaults", "transcoders")}
-    for section, key in (("model", "name"), ("data", "path")):
-        kept[section] = {**kept[section], key: public(kept[section][key])}
+    kept["model"] = {**kept["model"], "name": model_of(subject)}
+    kept["data"] = {**kept["data"], "path": data_of(subject)}
     text = yaml.safe_dump({"seed": settings["seed"], **kept}, sort_keys=False)
     return f"## Training\n\n```yaml\n{text}```"

@@ -15,7 +15,7 @@ from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.subject import Subject, without_reference
 from orchestrator.evaluating.texts import held_test_half
 from orchestrator.model_shapes import find_shape
-from orchestrator.sharing.card import public
+from orchestrator.sharing.known import data_of
 
 
 def choose(subject: Subject, only: Sequence[str], called: str = "--only ") -> list[str]:
@@ -35,11 +35,11 @@ def choose(subject: Subject, only: Sequence[str], called: str = "--only ") -> li
 
 def load_chosen(subject: Subject, ids: Sequence[str]) -> dict[str, MatryoshkaTranscoder]:
     """Raises CheckpointError."""
-    return {id: MatryoshkaTranscoder.load(subject.run.transcoder(id).final) for id in ids}
+    return {id: subject.load(id) for id in ids}
 
 
-def facts_of(subject: Subject, model_name: str | None) -> SuiteFacts:
-    """model_name: what others call the model. Raises ModelError for a model whose config or
+def facts_of(subject: Subject, model_name: str) -> SuiteFacts:
+    """model_name: by which readers load the model. Raises ModelError for a model whose config or
     tokenizer is not to be had."""
     manifest = subject.manifest
     shape = find_shape(manifest.model.name, subject.pins["model"], online=True)
@@ -50,12 +50,12 @@ def facts_of(subject: Subject, model_name: str | None) -> SuiteFacts:
         trust_remote_code=manifest.model.trust_remote_code,
     )
     return SuiteFacts(
-        model=model_name or manifest.model.name,
+        model=model_name,
         commit=subject.pins["model"],
         family=shape.family,
         n_layers=shape.n_layers,
         context_tokens=manifest.data.context_tokens,
-        data=public(manifest.data.path),
+        data=data_of(subject),
         prepend_bos=tokenizer.bos_token_id is not None,
     )
 

@@ -76,7 +76,8 @@ class Suite:
             id: Tail(place.metrics, given_bytes.get(id, 0)) for id, place in self._folders.items()
         }
         self._done: set[str] = set()
-        self._splice: Path | None = folder / EVALUATIONS / TEST / SPLICE
+        self._splice = folder / EVALUATIONS / TEST / SPLICE
+        self._spliced = b""  # what it held when it was looked at last
 
     def new_rows(self) -> list[dict[str, float]]:
         """What has been logged since, a row a step: transcoders that kept pace share rows."""
@@ -89,15 +90,17 @@ class Suite:
 
     def new_figures(self) -> dict[str, float]:
         """Held-out figures of the transcoders that are done since the last call; of the suite in
-        its model, once they are there."""
+        its model, when they are there and whenever they are others: the first that are found may
+        be of transcoders that this run trains further."""
         figures: dict[str, float] = {}
         for id, place in self._folders.items():
             if id not in self._done and place.final.exists():
                 self._done.add(id)
                 figures |= held_out_figures(id, json.loads(place.evaluation.read_bytes()))
-        if self._splice and self._splice.exists():
-            figures |= spliced_figures(json.loads(self._splice.read_bytes()))
-            self._splice = None
+        spliced = self._splice.read_bytes() if self._splice.exists() else b""
+        if spliced not in (b"", self._spliced):
+            figures |= spliced_figures(json.loads(spliced))
+            self._spliced = spliced
         return figures
 
     @property

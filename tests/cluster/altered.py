@@ -37,7 +37,7 @@ def gone_s(limit: float) -> None:
 
 
 def free_bytes(count: int) -> None:
-    inventory._free_memory = lambda: count
+    inventory.free_memory = lambda: count
     inventory.shutil = SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=count))
 
 

@@ -21,7 +21,7 @@ TOO_LARGE = "  - {source: 0.resid_mid, target: 0.mlp_out, group_sizes: [8, 8, 42
 VAST = {"free_bytes": 2**50}
 OUT_OF_MEMORY = (
     rf"trainer-0\[L00\]: out of memory on \S+ \(asked for {2**32 * 32 * 4 / 1e9:.1f} GB more\); "
-    r"lower model.forward_contexts, train.block_batches or train.batch_tokens, .*resources.cells.*"
+    r"give fewer transcoders to a device \(resources.cells\), .*in a new run, lower model.*"
     "\n"
 )
 _started: list[subprocess.Popen] = []

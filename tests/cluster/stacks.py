@@ -28,18 +28,37 @@ _PROGRAM = Path(sys.executable).parent / "py-spy"
 
 def act_of(pid: int) -> str:
     """One of those above, or what comes nearest."""
+    if (threads := _threads(pid)) is None:
+        return "start or end"
+    found = _places(threads)
+    for place, act in _ACTS.items():
+        if _holds(found, place):
+            return act
+    if any(function == "_find_and_load" for _, function in found):
+        return "imports"
+    return "nothing" if any(_is_idle(thread) for thread in threads) else "something else"
+
+
+def is_inside(pid: int, file: str, function: str) -> bool:
+    """Whether any thread is in that function of a file whose path ends so."""
+    return _holds(_places(_threads(pid) or []), (file, function))
+
+
+def _threads(pid: int) -> list[list[dict[str, Any]]] | None:
+    """Of each thread its frames; None of what cannot be read (yet, or any more)."""
     command = [_PROGRAM, "dump", "--nonblocking", "--json", "--pid", str(pid)]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
-        return "start or end"
-    threads = [thread["frames"] for thread in json.loads(done.stdout)]
-    frames = [frame for thread in threads for frame in thread]
-    for (file, function), act in _ACTS.items():
-        if any(_short(f) == function and f["filename"].endswith(file) for f in frames):
-            return act
-    if any(_short(f) == "_find_and_load" for f in frames):
-        return "imports"
-    return "nothing" if any(_is_idle(thread) for thread in threads) else "something else"
+        return None
+    return [thread["frames"] for thread in json.loads(done.stdout)]
+
+
+def _places(threads: list[list[dict[str, Any]]]) -> set[tuple[str, str]]:
+    return {(frame["filename"], _short(frame)) for thread in threads for frame in thread}
+
+
+def _holds(places: set[tuple[str, str]], place: tuple[str, str]) -> bool:
+    return any(name == place[1] and file.endswith(place[0]) for file, name in places)
 
 
 def _short(frame: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def test_trainers_that_ray_kills_for_want_of_memory_end_the_run_with_the_keys(
     small = hiding(Path("/dev/shm"), "mount -t tmpfs -o size=32m")
     ended = run(manifest, tmp_path, "--no-dashboard", env={**home, **MONITOR}, before=small)
     assert ended.code == 3 and ended.clean and ended.err == "", ended
-    reason = "Ray killed it because its node ran out of memory; lower train.block_batches"
+    reason = "Ray killed it because its node ran out of memory; lower resources.cells"
     died, stopped = (line for line in ended.out.splitlines() if reason in line)
     assert died.endswith("it goes on from its last checkpoint in a new process (try 1 of 1)")
     assert stopped.startswith("stopped: ") and "the same command continues the run" in stopped

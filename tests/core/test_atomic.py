@@ -1,6 +1,8 @@
 """Files and folders are whole or absent."""
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -39,6 +41,22 @@ def test_cleaning_one_name_leaves_another_that_starts_like_it(tmp_path):
     assert names(tmp_path) == [".out2.7.tmp"]
     remove_leftovers(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path, monkeypatch):
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes_atomic(tmp_path / "facts.json", b"1" * 1000)
+    assert names(tmp_path) == []
+
+
+def test_two_machines_whose_processes_have_one_number_write_beside_each_other(tmp_path):
+    with new_folder(tmp_path / "a") as one, new_folder(tmp_path / "b") as other:
+        assert one.name.split(".")[-2] == other.name.split(".")[-2] == str(os.getpid())
+        assert one.name.split(".")[2] != other.name.split(".")[2]
 
 
 def test_files_are_replaced_whole(tmp_path):

@@ -159,3 +159,14 @@ def test_a_saved_transcoder_has_the_same_bytes_in_every_process(tmp_path):
         assert (tmp_path / "b" / file).read_bytes() == first
         assert (tmp_path / "c" / file).read_bytes() == first, "loading and saving changed it"
     assert json.loads((tmp_path / "a" / "config.json").read_text())["k"] == 5
+
+
+def test_what_users_lay_beside_checkpoints_is_theirs(two_checkpoints, tmp_path):
+    folder = shutil.copytree(two_checkpoints, tmp_path / "checkpoints")
+    shutil.copytree(folder / "step-000000100", folder / "step-000000050-best")
+    (folder / "step-000000300.tar.gz").write_bytes(b"mine")
+    assert steps(folder) == [100, 200]
+    write_checkpoint(folder, 300, plain_state(300), {}, keep=1)
+    assert steps(folder) == [300] and read_latest(folder)[1] == []
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"step-000000050-best", "step-000000300.tar.gz", "step-000000300"}

@@ -1,5 +1,6 @@
 """Exports by the formulas of their formats; the tools themselves are asked in tests/conformance."""
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -101,6 +102,8 @@ def test_sparsify_files_give_topk_of_our_weights(tmp_path):
     label = "lossy, BatchTopK as TopK with k = 6: L0 5.0 -> 5.1, FVU 0.2000 -> 0.2500"
     assert "layers.1.mlp/cfg.json" in record["files"]
     assert record["transcoders"][id] == {"lossy": label, "l0": [5.0, 5.1], "fvu": [0.2, 0.25]}
+    told = json.loads((tmp_path / "x/layers.1.mlp/mtc.json").read_text())
+    assert (told["trained_with"], told["k"]) == (tc.spec.selection, tc.spec.k)
     assert json.loads((tmp_path / "x/export.json").read_text()) == record
     folder = tmp_path / "x" / "layers.1.mlp"
     config = json.loads((folder / "cfg.json").read_text())
@@ -156,7 +159,27 @@ def test_topk_as_a_threshold_is_lossy_and_told(tmp_path):
         for one in record["transcoders"].values()
     )
     config = json.loads((tmp_path / "x" / next(iter(suite)) / "cfg.json").read_text())
-    assert config["metadata"]["lossy"].startswith("lossy")
+    told = config["metadata"]
+    assert told["lossy"].startswith("lossy")
+    first = next(iter(suite.values())).spec
+    assert (told["trained_with"], told["k"]) == ("topk", first.k)
+
+
+@pytest.mark.parametrize("format", ["circuit-tracer", "saelens", "llamascopium"])
+def test_a_site_whose_name_means_another_tensor_elsewhere_is_refused(tmp_path, format):
+    suite = suite_of(source="ln2_normalized")
+    export_suite(suite, format, tmp_path / "rms", FACTS)
+    export_suite(suite, format, tmp_path / "rms", dataclasses.replace(FACTS, family="phi3"))
+    gpt2 = dataclasses.replace(FACTS, family="gpt2")
+    with pytest.raises(ExportError, match=r"models with LayerNorm \(gpt2\) .*: train on mlp_in"):
+        export_suite(suite, format, tmp_path / "x", gpt2)
+
+
+def test_modules_of_families_that_are_not_known_are_not_guessed(tmp_path):
+    olmo = dataclasses.replace(FACTS, family="olmo2")
+    suite = suite_of(0, source="mlp_in")
+    with pytest.raises(ExportError, match=r"in models of gemma2, .*llama"):
+        export_suite(suite, "sparsify", tmp_path / "x", olmo, dict.fromkeys(suite, CHANGE))
 
 
 REFUSED = {

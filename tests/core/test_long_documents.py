@@ -42,9 +42,9 @@ def test_a_very_long_document_goes_through_the_tokenizer_in_pieces(tmp_path, mon
 
 def test_pieces_end_before_spaces_where_there_are_some(monkeypatch):
     monkeypatch.setattr(token_writer, "PIECE_CHARACTERS", 8)
-    assert list(token_writer._cut("one two three four")) == ["one two", " three", " four"]
-    assert list(token_writer._cut("abcdefghijklmnopq r")) == ["abcdefgh", "ijklmnop", "q r"]
-    assert list(token_writer._cut("short")) == ["short"]
+    assert list(token_writer.cut("one two three four")) == ["one two", " three", " four"]
+    assert list(token_writer.cut("abcdefghijklmnopq r")) == ["abcdefgh", "ijklmnop", "q r"]
+    assert list(token_writer.cut("short")) == ["short"]
 
 
 def test_a_token_without_an_embedding_is_told(tmp_path):

@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import transformers
 
 from mtc_core.errors import ModelError, SiteError
-from mtc_core.model.model_shape import KNOWN_FAMILIES, ModelShape
+from mtc_core.model.model_shape import EAGER_FAMILIES, KNOWN_FAMILIES, ModelShape
 from mtc_core.sites import Site
 from tests.core.tiny_models import FAMILIES, tiny_config, tiny_model
 
@@ -34,6 +35,79 @@ def test_parameter_counts_are_those_of_the_built_model(family):
     in_blocks = sum(n for name, n in matrices.items() if ".layers." in name or ".h." in name)
     assert shape.n_layers * shape.block_params == in_blocks
     assert shape.embed_params == sum(matrices.values()) - in_blocks
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_is_eager_in_the_families_that_are_planned_so(family):
+    model = tiny_model(family)
+    eager = model.config._attn_implementation == "eager"
+    assert eager == (shape_of(family).family in EAGER_FAMILIES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Mixtral", "Qwen3Moe", "Qwen2Moe", "Olmoe", "Phimoe", "GptOss", "GraniteMoe"),
+        *("DeepseekV3", "Glm4Moe", "Llama4Text", "Jamba"),
+    ],
+)
+def test_all_experts_of_a_mixture_are_counted(name):
+    """Of the published sizes, 13 to 671 billion weights, which are never made."""
+    config = getattr(transformers, f"{name}Config")()
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    real = sum(weight.numel() for weight in model.parameters())
+    shape = ModelShape.from_config(config.to_dict())
+    assert shape.params == pytest.approx(real, rel=0.01 if name != "Jamba" else 0.1)  # has Mamba's
+    assert shape.n_layers * shape.block_params < 0.4 * shape.params, "a token goes through a few"
+
+
+def test_a_token_goes_through_two_of_mixtrals_eight_experts():
+    shape = ModelShape.from_config(transformers.MixtralConfig().to_dict())
+    expert, attention = 3 * 4096 * 14_336, 4096 * (2 * 4096 + 2 * 1024)
+    assert shape.block_params == attention + 2 * expert + 8 * 4096
+    assert shape.params == 32 * (attention + 8 * expert + 8 * 4096) + shape.embed_params
+
+
+def test_gemma_4_has_its_mlp_beside_its_experts():
+    small = {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 512,
+             "vocab_size": 1000, "vocab_size_per_layer_input": 1000,
+             "hidden_size_per_layer_input": 0, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "head_dim": 64, "global_head_dim": 64}  # fmt: skip
+    experts = {"num_experts": 32, "top_k_experts": 4, "moe_intermediate_size": 128}
+    for on in (True, False):
+        config = transformers.Gemma4TextConfig(**small, enable_moe_block=on, **experts)
+        shape = ModelShape.from_config(config.to_dict())
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        real = sum(weight.numel() for weight in model.parameters())
+        assert shape.params == pytest.approx(real, rel=0.05), on
+        assert (shape.experts is not None) == on
+
+
+def test_blocks_of_a_mixture_that_have_no_experts_are_counted_as_they_are():
+    few = {"num_hidden_layers": 6, "mlp_only_layers": [0], "decoder_sparse_step": 2}
+    config = transformers.Qwen3MoeConfig(**few, intermediate_size=6144)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    shape = ModelShape.from_config(config.to_dict())
+    assert shape.experts and shape.experts.dense_blocks == 3
+    real = sum(weight.numel() for weight in model.parameters())
+    assert shape.params == pytest.approx(real, rel=0.001)
+
+
+def test_a_mixture_that_does_not_say_how_many_a_token_goes_through_is_planned_with_all():
+    config = transformers.MixtralConfig().to_dict() | {"num_experts_per_tok": None}
+    shape = ModelShape.from_config(config)
+    assert shape.experts and shape.experts.per_token == 8
+    for name in ("num_experts_per_token", "top_k_experts"):
+        told = ModelShape.from_config(config | {name: 2}).experts
+        assert told and told.per_token == 2
+    without = config | {"intermediate_size": None}
+    with pytest.raises(ModelError, match="has 8 experts and no moe_intermediate_size or"):
+        ModelShape.from_config(without)
+    assert ModelShape.from_config(config | {"is_moe": False}).experts is None
+    assert ModelShape.from_config(config | {"num_local_experts": 1}).experts is None
 
 
 def test_gpt2_small_has_its_124m_weights():

@@ -63,6 +63,7 @@ def hf_tokenizer():
 
 def test_a_transformers_tokenizer_adds_nothing_and_warns_of_nothing(hf_tokenizer, caplog):
     facts = TokenizerFacts.from_hf(hf_tokenizer)
+    assert facts.encode_batch([]) == []
     with caplog.at_level(logging.WARNING):
         logging.getLogger("transformers").propagate = True
         assert facts.encode_batch(["a b " * 10, "b"]) == [[0, 1] * 10, [1]]

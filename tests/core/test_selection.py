@@ -4,11 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
+from mtc_core import selection
 from mtc_core.selection import (
     BatchTopK,
     Kept,
     few_above,
+    keep_largest,
     largest,
     topk_lowest_index,
     topk_rows,
@@ -193,6 +196,66 @@ def test_equals_at_the_cut_go_to_the_lowest_index():
     assert largest(torch.tensor([1.0, 2, 1, 1, 3]), 3).tolist() == [True, True, False, False, True]
     values, latents = topk_lowest_index(torch.tensor([[1.0, 2, 1, 1, 3]]), 3)
     assert latents.tolist() == [[0, 1, 4]] and values.tolist() == [[1, 2, 3]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from([*KINDS, "few"]),
+    rows=st.integers(1, 9),
+    d_sae=st.integers(1, 60),
+    k=st.integers(1, 12),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 2**31),
+)
+def test_of_tied_entries_the_lowest_are_taken(kind, rows, d_sae, k, dtype, seed):
+    """Also beside what is not finite, and where more are tied than a row keeps."""
+    pre = matrix(kind, rows, d_sae, seed)
+    pre = (pre.round() if kind == "few" else pre).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    for odd in (torch.nan, torch.inf, -torch.inf, -0.0):
+        pre[torch.rand(pre.shape, generator=generator) < 0.03] = odd
+    k = min(k, d_sae)
+    values, latents = topk_lowest_index(pre, k)
+    order = pre.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+    assert torch.equal(values.nan_to_num(9e9), pre.gather(1, latents).nan_to_num(9e9))
+    for row, mine, wanted in zip(pre, latents, order, strict=True):
+        counts = row > 0  # of what does not, any may be taken
+        assert mine.unique().numel() == k and (mine.diff() > 0).all()
+        assert torch.equal(mine[counts[mine]], wanted[counts[wanted]])
+
+
+class Sorted(TorchFunctionMode):
+    """Notes the width of all that is sorted."""
+
+    def __init__(self):
+        super().__init__()
+        self.widths = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in ("sort", "argsort"):
+            self.widths.append(args[0].shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_rows_that_are_tied_are_not_ordered_whole():
+    """In bfloat16 most are: ordering them took sixteen times as long as their top-k."""
+    x, W = torch.randn(64, 32), torch.randn(2048, 32)
+    exact, rounded = x @ W.T, (x.bfloat16() @ W.bfloat16().T)
+    cut = rounded.topk(19).values
+    assert (cut[:, 17] == cut[:, 18]).any()
+    with Sorted() as seen:
+        kept = topk_rows(rounded, 8, lambda flat_n: exact.flatten()[flat_n])
+    assert max(seen.widths) <= 18
+    wanted = topk_rows(exact, 8)
+    assert torch.equal(flat_of(kept, 2048), flat_of(wanted, 2048))
+    assert torch.equal(kept.acts_n, wanted.acts_n)
+
+
+def test_rows_with_fewer_positives_than_may_be_kept_are_not_tied(monkeypatch):
+    """Their zeros are equal, and it is all one which are kept."""
+    acts = (torch.randn(64, 100) - 1).relu()
+    monkeypatch.setattr(selection, "_lowest_at_cut", lambda *_: pytest.fail("called tied"))
+    assert torch.equal(keep_largest(acts, 60), acts)
 
 
 def test_rounded_values_near_the_filter_do_not_change_the_result():

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from mtc_core.errors import DataError
-from mtc_core.splice.measure import SpliceMeasurement
-from mtc_core.splice.score import Scored, figures, score
+from mtc_core.splice.measure import SpliceMeasurement, working_bytes
+from mtc_core.splice.score import CHUNK, Scored, figures, score
 from tests.core.spliced import LAYERS, C, T, contexts, loaded, measured, stand
 from tests.core.tiny_models import VOCAB_SIZE
 
@@ -126,6 +127,38 @@ def test_scores_equal_their_definitions():
                 want[4] += float((p / q)[ids_CT[c, t + 1]].log()) ** 2
     assert (n, same) == (want[0], want[3])
     assert (ce, kl, squares) == pytest.approx((want[1], want[2], want[4]), rel=1e-5)
+
+
+class Largest(TorchFunctionMode):
+    """Notes the most elements that any tensor had."""
+
+    elements = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def test_scoring_copies_logits_of_a_few_positions_at_a_time():
+    """A copy of all was as large as the logits, which for one long context may be gigabytes."""
+    vocabulary, ids_CT = 70, torch.randint(70, (2, 3 * CHUNK))
+    rows_CT = torch.rand(ids_CT.shape) < 0.8
+    clean, edited = (torch.randn(*ids_CT.shape, vocabulary) for _ in range(2))
+    at = Scored.of(ids_CT, rows_CT)
+    with Largest() as seen:
+        found = score(edited, clean, at)
+    assert seen.elements <= CHUNK * vocabulary
+    ce = torch.nn.functional.cross_entropy(edited[at.mask_CT], at.next_N, reduction="sum")
+    assert int(found[0]) == len(at.next_N) > 2 * CHUNK
+    assert float(found[1]) == pytest.approx(float(ce), rel=1e-5)
+
+
+def test_the_memory_of_a_long_context_is_counted():
+    """Measured, of clean and edited pass and of scoring, with a vocabulary of 256,000: GB."""
+    for context_tokens, measured_gb in ((128, 1.12), (512, 1.90), (1024, 2.93)):
+        assert measured_gb < working_bytes(context_tokens, 256_000) / 1e9 < 1.5 * measured_gb
 
 
 def test_ce_recovered_is_not_given_where_ablation_does_not_hurt():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mtc_core.errors import ConfigError, DataError
 from mtc_core.tokens.data_config import DataConfig
-from mtc_core.tokens.text import documents, is_hub
+from mtc_core.tokens.text import READERS, documents, is_hub
 from mtc_core.tokens.text_files import LINE_MAX_BYTES, SECTION_BYTES, SECTION_MAX_BYTES
 from mtc_core.tokens.text_hub import read_dataset
 from tests.core.tiny_text import made_up_documents, write_jsonl
@@ -191,6 +191,20 @@ def test_what_is_wrong_with_text_is_said_with_its_place_and_remedy(tmp_path, cas
         read(make(tmp_path))
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_names_in_capitals_are_the_same_formats(tmp_path):
+    path = write_jsonl(tmp_path / "plain.jsonl", TEXTS[:3])
+    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(path.read_bytes()))
+    assert read(tmp_path / "A.JSONL.GZ") == read(path)
+
+
+@pytest.mark.parametrize("name", ["t.txt", "t.jsonl"])
+def test_a_file_that_cannot_be_read_is_told_and_no_bug(tmp_path, name):
+    """The tests may run as root, whom permissions do not stop: this file cannot be read by it."""
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=rf"{name} cannot be read \(Input/output error\)"):
+        list(READERS[Path(name).suffix](tmp_path / name, "text", None))
 
 
 def test_what_names_the_hub_and_what_names_a_file(tmp_path):

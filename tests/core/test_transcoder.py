@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from mtc_core import MatryoshkaTranscoder, load_suite
-from mtc_core.errors import CheckpointError, ConfigError
+from mtc_core.errors import CheckpointError, ConfigError, HubError, TrainingStopped
 from mtc_core.held_out import HeldOut
+from mtc_core.quality import Quality
+from mtc_core.transcoder import CHUNK_ROWS
 from tests.core import small
 
 
@@ -102,6 +105,41 @@ def test_evaluate_equals_its_formulas_and_changes_nothing(tc):
     assert result.l2 == pytest.approx(float(error.norm(dim=1).mean()), rel=1e-5)
     assert torch.allclose(result.reconstruction.view(60, -1), tc(x))
     small.same_bits(before, tc.state_dict())
+
+
+@pytest.mark.parametrize("n", [0, 1, CHUNK_ROWS, 2 * CHUNK_ROWS + 300])
+def test_evaluate_takes_so_many_rows_at_once_and_no_more(tc, monkeypatch, n):
+    """Activations are dense: 12,288 of each of 5,000 rows took more than a gigabyte."""
+    x, y = small.rows(n, seed=int(torch.randint(2**31, ())))
+    taken, encode = [], MatryoshkaTranscoder.encode
+
+    def counted(self, x):
+        taken.append(len(x))
+        return encode(self, x)
+
+    monkeypatch.setattr(MatryoshkaTranscoder, "encode", counted)
+    result = tc.evaluate(x, y)
+    assert sum(taken) == n and max(taken) <= CHUNK_ROWS
+    assert torch.allclose(result.reconstruction, tc(x), rtol=1e-5, atol=1e-5)
+    if n > 1:
+        error = (y - tc(x)).double()
+        scatter = (y - y.double().mean(0)).square().sum()
+        assert result.fvu == pytest.approx(float(error.square().sum() / scatter), rel=1e-4)
+        assert result.l2 == pytest.approx(float(error.norm(dim=1).mean()), rel=1e-4)
+        assert result.l0 == pytest.approx(float((tc.encode(x) > 0).sum()) / n, abs=2 / n)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rows_with_nan_have_no_finite_figure(tc, side):
+    """Of a source that is NaN b_dec alone was measured, to an FVU like any other."""
+    rows = small.rows(40, seed=int(torch.randint(2**31, ())))
+    rows[side][int(torch.randint(40, ())), 3] = torch.nan
+    result = tc.evaluate(*rows)
+    assert all(map(math.isnan, (*result.fvu_by_prefix, result.l2)))
+    quality = Quality(tc)
+    quality.add(*rows)
+    with pytest.raises(TrainingStopped, match="activations are not finite"):
+        quality.summary()
 
 
 def test_save_and_load_keep_every_bit(tc, tmp_path):
@@ -235,3 +273,34 @@ def test_a_transcoder_can_be_differentiated_through(selection):
     tc.decode(acts).sum().backward()
     by_hand = ((acts > 0).float() * tc.W_dec.sum(1)) @ tc.W_enc
     assert torch.allclose(x.grad, by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "sub", ".git"])
+def test_nothing_of_the_users_is_deleted_where_one_is_saved(tmp_path, foreign, monkeypatch):
+    folder = tmp_path / "mine"
+    trained().save(folder)
+    second = trained("topk")
+    second.save(folder)  # its own is replaced
+    assert MatryoshkaTranscoder.load(folder).spec == second.spec
+    (folder / foreign).mkdir()
+    monkeypatch.chdir(folder)
+    for name in (folder, "."):
+        with pytest.raises(ConfigError, match=f"{foreign}, which saving there would delete"):
+            trained().save(name)
+    assert (folder / foreign).exists() and MatryoshkaTranscoder.load(folder).spec == second.spec
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="is a file"):
+        trained().save(tmp_path / "file")
+
+
+def test_one_of_a_folder_is_named_as_one_of_the_hub(tmp_path):
+    first, second = trained(), trained("topk")
+    first.save(tmp_path / "L00.one")
+    assert MatryoshkaTranscoder.from_pretrained(tmp_path).spec == first.spec
+    second.save(tmp_path / "L01.two")
+    for id, one in (("L00", first), ("L01.two", second)):
+        assert MatryoshkaTranscoder.from_pretrained(tmp_path, id).spec == one.spec
+    with pytest.raises(HubError, match=r"holds 2 transcoders; name one of L00\.one, L01\.two"):
+        MatryoshkaTranscoder.from_pretrained(tmp_path)
+    with pytest.raises(HubError, match="no transcoder 'L07'"):
+        MatryoshkaTranscoder.from_pretrained(tmp_path, "L07")

@@ -249,9 +249,17 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_model_is_loaded(run,
 
 
 def test_a_suite_that_does_not_fit_is_told_before_it_is_loaded(run, monkeypatch):
-    monkeypatch.setattr("orchestrator.evaluating.subject.WORKING_BYTES", 10**15)
-    with pytest.raises(MtcError, match=r"about 1000000\.0 GB on cpu, which has"):
+    """What is counted are logits of a context of this run and this model."""
+    counted = []
+
+    def working_bytes(*sizes):
+        counted.append(sizes)
+        return 10**15
+
+    monkeypatch.setattr("orchestrator.evaluating.subject.working_bytes", working_bytes)
+    with pytest.raises(MtcError, match=r"about 1000000\.0 GB on cpu \(logits: 1.*\), which has"):
         evaluate(run, Wanted(tokens=60), QUIET)
+    assert counted == [(32, 258)]
 
 
 @pytest.mark.parametrize("after", [1, 3])

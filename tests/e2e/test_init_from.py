@@ -95,3 +95,18 @@ def test_what_the_other_run_lacks_is_listed(first, tmp_path):
     with pytest.raises(ManifestError, match=r"has no finished transcoder for\n  0\.resid_mid -> "):
         run_here(first / "small.yaml", tmp_path, *options)
     assert not (tmp_path / "other").exists()
+
+
+def test_what_the_other_run_may_have_trained_on_is_not_held_out(first, tmp_path, monkeypatch):
+    """Its figures would be of text that the weights have seen."""
+    options = (*MORE[:2], f"init_from={first}/small", "data.holdout_tokens=8192")
+    told = r"documents that this run holds out were not held out by .*holdout_tokens: 2048"
+    with pytest.raises(ConfigError, match=told):
+        run_here(first / "small.yaml", tmp_path, *options)
+    assert not list(tmp_path.glob("more/transcoders/*/checkpoints/step-*"))
+    with monkeypatch.context() as patch:  # one that an older version has begun goes on
+        patch.setattr("orchestrator.prepare.check_held_out", lambda *_: None)
+        assert run_here(first / "small.yaml", tmp_path, *options)[0] == 0
+    for final in tmp_path.glob("more/transcoders/*/final"):
+        shutil.rmtree(final)  # its last checkpoint stays
+    assert run_here(first / "small.yaml", tmp_path, *options)[0] == 0

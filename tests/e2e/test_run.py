@@ -109,7 +109,7 @@ def test_a_transcoder_that_diverges_is_stopped_and_the_rest_goes_on(model, tmp_p
     manifest = write_manifest(tmp_path, model, transcoders=pairs)
     code, printed = run_here(manifest, tmp_path)
     assert code == 1
-    assert "lower train.lr" in printed
+    assert "lower its lr (or train.lr)" in printed
     assert next(iter(load_suite(tmp_path / "small"))).startswith("L00.")
     assert len(load_suite(tmp_path / "small")) == 1
     assert run_here(manifest, tmp_path)[0] == 1
@@ -134,7 +134,7 @@ def test_a_transcoder_without_finite_figures_is_stopped_and_the_rest_is_saved(
 
 def test_a_model_of_another_shape_than_planned_is_refused(model, tmp_path, monkeypatch):
     planned = replace(find_shape(str(model), "main", online=False), n_layers=9)
-    monkeypatch.setattr(prepare, "find_shape", lambda *_, **__: planned)
+    monkeypatch.setattr(prepare, "needed_shape", lambda _: planned)
     with pytest.raises(ModelError, match="has 3 layers of width 32, but was planned with 9"):
         run_here(write_manifest(tmp_path, model), tmp_path)
 

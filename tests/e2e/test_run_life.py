@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -122,6 +123,20 @@ def test_a_run_goes_on_when_its_reader_has_gone(model, tmp_path):
     assert len(load_suite(tmp_path / "small")) == 1
 
 
+def test_a_run_goes_on_when_what_it_prints_to_is_full(model, tmp_path):
+    """`run … > log`, on another disk."""
+    manifest = small(tmp_path, model)
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*command, str(manifest), "--root", str(tmp_path), "--backend", "local"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert len(load_suite(tmp_path / "small")) == 1
+
+
 @pytest.mark.parametrize("size", ["200k", "400k", "1m"])
 def test_a_disk_that_fills_up_is_told_by_its_place(model, tmp_path, size):
     """While tokens, checkpoints or metrics are written; the plan believed that there was room."""
@@ -132,7 +147,9 @@ def test_a_disk_that_fills_up_is_told_by_its_place(model, tmp_path, size):
     ended = run(manifest, tmp_path / "runs", "--backend", "local", **options)
     assert ended.code == 3 and ended.clean, ended
     place = tmp_path / "runs" / "small"
-    assert f"stopped: the disk of {place} is full, free space there\n" in ended.out, ended
+    left = r"\(\d[\d.]* k?B left, and the rest of this run needs "
+    said = rf"stopped: the disk of {place} is full {left}"
+    assert re.search(rf"{said}\d\.\d MB\): free \d\.\d MB there\n", ended.out), ended
     assert "the same command continues the run" in ended.out
 
 
@@ -266,3 +283,22 @@ def test_a_torn_last_line_of_metrics_is_left_out_and_a_damaged_one_is_named(refe
     path.write_bytes(b"\n".join([lines[0], b'{"step": 4\xff', *lines[1:]]))
     result = command("metrics", run, "L01")
     assert result.exit_code == 2 and f"{path}:2: damaged" in result.output
+
+
+def test_a_checkpoint_that_cannot_be_written_keeps_none_of_the_others(model, tmp_path, monkeypatch):
+    from orchestrator.cells import transcoder_run
+
+    write = transcoder_run.write_checkpoint
+    refused = []
+
+    def write_or_refuse(folder, *rest):
+        refused.append(folder) if not refused else None
+        if folder == refused[0]:
+            raise OSError(28, "No space left on device", str(folder))
+        write(folder, *rest)
+
+    monkeypatch.setattr(transcoder_run, "write_checkpoint", write_or_refuse)
+    code, printed = run_here(write_manifest(tmp_path, model), tmp_path)
+    assert code == 3 and "the disk of" in printed
+    saved = {path.parts[-3] for path in tmp_path.glob("small/transcoders/*/checkpoints/step-*")}
+    assert len(saved) == 3 and refused[0].parent.name not in saved

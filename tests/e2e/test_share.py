@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def invoke(*words):
 
 def mlps(run):
     return [word for id in load_suite(run) if "mlp_in" in id for word in ("--only", id)]
+
+
+def assert_nothing_tells_where(run, sent):
+    """The model lies in a folder here, whose path is nobody else's business."""
+    files = [path for path in sent.rglob("*") if path.is_file()]
+    assert any(path.name in ("config.json", "config.yaml") for path in files)
+    assert not [path for path in files if str(run.parent).encode() in path.read_bytes()]
+    own = json.loads(next(run.glob("transcoders/*/final/config.json")).read_text())
+    assert str(run.parent) in own["model"]["name"]  # the run's own files keep it
 
 
 def test_the_formats_offered_are_those_there_are():
@@ -102,6 +112,7 @@ def test_what_is_pushed_comes_back_from_the_hub_to_the_bit(run, hub, tmp_path): 
     for id, tc in own.items():
         same_bits(tc.state_dict(), suite[id].state_dict())
         assert suite[id].reference is not None
+    assert_nothing_tells_where(run, tmp_path / "cache")
     one = MatryoshkaTranscoder.from_pretrained("hf://org/suite", "L01")
     same_bits(one.state_dict(), own[next(id for id in own if id.startswith("L01"))].state_dict())
     (card,) = (path for path in (tmp_path / "cache").rglob("README.md"))
@@ -112,6 +123,21 @@ def test_what_is_pushed_comes_back_from_the_hub_to_the_bit(run, hub, tmp_path): 
     assert "ReplacementModel" not in text, "this suite is none for circuit-tracer"
 
 
+@pytest.mark.parametrize("harm", ["a changed config", "no digests"])
+def test_what_is_damaged_is_not_vouched_for_by_sending_it(run, hub, tmp_path, harm):  # noqa: F811
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    final = next(copied.glob("transcoders/*/final"))
+    if harm == "no digests":
+        (final / "sha256.json").unlink()
+    else:
+        config = final / "config.json"
+        config.write_text(config.read_text().replace('"k": 4', '"k": 5'))
+    ended = invoke("push", copied, "hf://org/damaged")
+    assert ended.exit_code == 2, ended.output
+    assert "it cannot be used" in ended.stderr
+
+
 def test_an_export_is_pushed_as_the_tool_loads_it(run, hub, tmp_path):  # noqa: F811
     words = ("push", run, "hf://org/ct", "--format", "circuit-tracer", *mlps(run))
     ended = invoke(*words)
@@ -120,6 +146,7 @@ def test_an_export_is_pushed_as_the_tool_loads_it(run, hub, tmp_path):  # noqa: 
 
     config = yaml.safe_load(Path(hf_hub_download("org/ct", "config.yaml")).read_text())
     assert config["model_kind"] == "transcoder_set"
+    assert_nothing_tells_where(run, tmp_path / "cache")
     assert hf_hub_download("org/ct", "layer_1.safetensors")
 
 

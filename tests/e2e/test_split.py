@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -69,3 +70,28 @@ def test_a_signal_saves_what_cells_have_done(reference, model, tmp_path):
     assert len(list((tmp_path / "small").glob("transcoders/*/checkpoints/step-*"))) == 4
     assert run_in_child(manifest, tmp_path) == 0
     assert finals(tmp_path / "small") == finals(fused)
+
+
+class FirstCellCannotSave:
+    """When a signal comes."""
+
+    def plant(self) -> None:
+        from orchestrator.cells.cell import Cell
+
+        SignalAfter(40, 0, signal.SIGTERM).plant()
+        checkpoint = Cell.checkpoint
+
+        def refuse_or_write(cell: Cell) -> None:
+            if cell.job.name.startswith("trainer-0"):
+                raise OSError(28, "No space left on device", "/full")
+            checkpoint(cell)
+
+        Cell.checkpoint = refuse_or_write
+
+
+def test_a_cell_that_cannot_be_saved_keeps_none_of_the_others(model, tmp_path):
+    manifest = write_manifest(tmp_path, model, tokens=256 * 400, checkpoint_minutes=10)
+    assert run_in_child(manifest, tmp_path, FirstCellCannotSave(), *split(1, 2)) not in (0, 143)
+    saved = sorted(path.parts[-3] for path in tmp_path.glob("small/transcoders/*/checkpoints/*"))
+    cells = json.loads((tmp_path / "small" / "plan.json").read_text())["cells"]
+    assert saved == sorted(cells[1]["transcoders"]) != []

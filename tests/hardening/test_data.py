@@ -16,10 +16,11 @@ import pytest
 from mtc_core.errors import MtcError
 from tests.core.tiny_models import BOS, save_tiny_model, tiny_tokenizer
 from tests.e2e.runs import run_here, write_manifest
-from tests.hardening.conftest import Tally
+from tests.hardening.conftest import Tally, share
 
 pytestmark = pytest.mark.hardening
 ONE = "  - {layers: 0, source: resid_mid, target: mlp_out}"
+LONG = 100_000_000  # characters
 WORDS = "the quick brown fox jumps over the lazy dog and does not come back "
 
 
@@ -79,11 +80,11 @@ def prose(size: int) -> str:
 
 
 def long_line(path: Path) -> None:
-    path.write_text(prose(100_000_000))
+    path.write_text(prose(share(LONG)))
 
 
 def long_json_line(path: Path) -> None:
-    lines(path, [prose(100_000_000 if i == 20 else 1500 + i) for i in range(2000)])
+    lines(path, [prose(share(LONG) if i == 20 else 1500 + i) for i in range(2000)])
 
 
 def nulls(path: Path) -> None:
@@ -100,8 +101,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str, int, str]] = {
     "gz that is none": (no_gz, "t.jsonl.gz", 2, "gzip data is damaged or cut short"),
     "parquet without the column": (other_column, "t.parquet", 2, "no column 'text'.*body, id"),
     "parquet that ends early": (short_parquet, "t.parquet", 2, "not a readable Parquet file"),
-    "100 MB line": (long_line, "t.txt", 0, ""),
-    "100 MB line of JSON": (long_json_line, "t.jsonl", 0, ""),
+    "a very long line": (long_line, "t.txt", 0, ""),
+    "a very long line of JSON": (long_json_line, "t.jsonl", 0, ""),
     "nothing but nulls": (nulls, "t.jsonl", 2, "holds no text"),
 }
 

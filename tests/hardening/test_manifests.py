@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.cli import cli
-from tests.hardening.conftest import Tally
+from tests.hardening.conftest import Tally, share
 from tests.hardening.mutants import KEYS, NASTY, SHIPPED, mutants, parses
 
 pytestmark = pytest.mark.hardening
-INPUTS = 5000
+INPUTS = share(5000)
 PATIENCE_S = 5.0
 
 
@@ -81,7 +81,7 @@ def test_spoilt_manifests(here: Path, tally: Tally) -> None:
     assert INPUTS // 50 < valid < INPUTS // 2, f"{valid} of them are valid"
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=share(500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dates()),
@@ -110,7 +110,7 @@ def test_options(here: Path, tally: Tally) -> None:
         "seed",
         "defaults.k",
     )
-    for _ in range(1000):
+    for _ in range(share(1000)):
         key = draw.choice(known) if draw.random() < 0.7 else ".".join(draw.choices(KEYS, k=2))
         option = f"{key}{draw.choice(('=', '=', '=', '', '==', ' = '))}{draw.choice(NASTY)}"
         (here / "m.yaml").write_bytes(draw.choice(SHIPPED).read_bytes())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ from click.testing import CliRunner
 
 from mtc_core.checkpoint import DIGESTS, checkpoint_paths, read_latest
 from orchestrator.cli import cli
+from tests.cluster.runs import privately
 from tests.e2e.runs import run_here, write_manifest
-from tests.hardening.conftest import Tally
+from tests.hardening.conftest import Tally, share
 
 pytestmark = pytest.mark.hardening
-TRIES = 500
+TRIES = share(500)  # a tenth of them in continuous integration
 
 
 def harm(draw: random.Random, path: Path) -> str:
@@ -96,7 +99,7 @@ def test_saved_transcoders(trained: Path, tmp_path: Path, tally: Tally) -> None:
     run = tmp_path / "small"
     shutil.copytree(trained, run)
     finals = sorted((run / "transcoders").glob("*/final"))
-    for _ in range(TRIES // 5):
+    for _ in range(share(100)):
         spoilt = draw.choice(sorted(draw.choice(finals).iterdir()))
         whole = spoilt.read_bytes()
         done = harm(draw, spoilt)
@@ -126,7 +129,7 @@ def test_the_index(trained: Path, tmp_path: Path, tally: Tally) -> None:
 
     wanted = shown()
     assert len(wanted) > 500
-    for _ in range(TRIES // 5):
+    for _ in range(share(100)):
         done = harm(draw, index) if index.exists() else "there was none"
         ended = CliRunner().invoke(cli, ["metrics", str(run), "--json"])
         right = ended.exit_code == 0 and ended.stdout == wanted
@@ -136,3 +139,48 @@ def test_the_index(trained: Path, tmp_path: Path, tally: Tally) -> None:
             if not right
             else done,
         )
+
+
+READERS = (
+    "status {run}",
+    "metrics {run}",
+    "list --root {root}",
+    "best --root {root}",
+    "compare {run} --root {root}",
+    "registry verify {run}",
+    "plan {manifest} --root {root}",
+    "report {run} --out {elsewhere}/report.html",
+    "export {run} --format saelens --out {elsewhere}/exported",
+)
+WRITERS = (
+    "run {manifest} --root {root} --backend local --set name=other",
+    "run {manifest} --root {root} --backend local --set train.log_every_steps=6",
+    "run {manifest} --root {root}",
+    "report {run}",
+    "eval {run} --tokens 64",
+    "features {run} --tokens 512",
+    "registry rebuild {run}",
+    "registry gc --root {root} --yes",
+)
+
+
+def test_a_read_only_root(trained: Path, tmp_path: Path, tally: Tally) -> None:
+    """A real mount. What is done can be looked at, and nothing more."""
+    root = trained.parent
+    mount = f'mount --bind {root} {root} && mount -o remount,ro,bind {root} && exec "$@"'
+    before = privately(("unshare", "--mount", "sh", "-c", mount, "sh"))
+    unfinished = next((trained / "transcoders").iterdir()) / "final"
+    for command in (*READERS, *WRITERS):
+        if command == WRITERS[0]:
+            unfinished.rename(tmp_path / "final")
+        values = {"manifest": root / "small.yaml", "root": root, "run": trained}
+        words = command.format(**values, elsewhere=tmp_path).split()
+        program = [*before, sys.executable, "-c", "from orchestrator.cli import main; main()"]
+        ended = subprocess.run([*program, *words], capture_output=True, text=True)
+        printed = ended.stdout + ended.stderr
+        refused = ended.returncode in (1, 2) and "Read-only file system" in printed
+        right = ended.returncode == 0 if command in READERS else refused
+        right = right and "Traceback" not in printed
+        told = ended.stderr if command in WRITERS else ""
+        tally.add(right, told if right else f"{words}: exit {ended.returncode}, {printed}")
+    (tmp_path / "final").rename(unfinished)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtc_core import fit
 from mtc_core.errors import TrainingStopped
 from mtc_core.kernels import segments, triton_loops, triton_search
 from mtc_core.kernels.fixed_kept import FixedKept
@@ -20,6 +21,8 @@ SHAPES = [  # rows, source width, target width, groups, kept entries
     (12, 33, 17, (3, 1, 2, 9, 4, 5, 8, 6), 80),
     (9, 5, 3, (4, 4), 0),
     (70, 4, 6, (2, 3), 350),  # every latent in every row: several segments each
+    (1, 5, 3, (3,), 2),
+    (1, 4, 6, (2, 3), 5),  # one row, with every latent
 ]
 
 
@@ -126,6 +129,29 @@ def test_trainers_stay_together(spec_changes, train_changes, apart):
         assert max(different.values()) < 100 * apart, different
 
 
+@pytest.mark.parametrize(
+    "spec_changes,train_changes,extreme",
+    [
+        ({"group_sizes": (1,), "k": 1, "aux_weight": 0}, {}, 0),
+        ({"group_sizes": (2, 4), "k": 6}, {}, 0),  # all that is positive
+        ({"group_sizes": (2, 4), "k": 6, "selection": "topk"}, {}, 0),
+        ({}, {"batch_tokens": 1}, 0),
+        ({}, {}, ROWS),  # none is left
+        ({"group_sizes": (2, 4), "k": 3, "selection": "topk"}, {"extreme": "bound"}, ROWS),
+    ],
+)
+def test_at_the_edges_trainers_stay_together(spec_changes, train_changes, extreme):
+    pair_of_trainers = pair(spec_changes, train_changes)
+    n = train_changes.get("batch_tokens", ROWS)
+    for _ in range(2):
+        x, y = small.rows(n, seed=fresh_seed(), extreme=extreme)
+        found, wanted = (trainer.step(x, y) for trainer in pair_of_trainers)
+        assert float(found.loss) == pytest.approx(float(wanted.loss), rel=1e-5)
+        assert float(found.l0) == pytest.approx(float(wanted.l0), rel=1e-6)
+    apart = differences(*(trainer.weights.tensors() for trainer in pair_of_trainers))
+    assert max(apart.values()) < 1e-3, apart
+
+
 def test_a_run_continues_to_the_same_bits():
     trainer = trained({}, {"kernels": "triton"})
     run(trainer, 0, 1)
@@ -146,7 +172,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_told_when_asked():
     run(trainer, 2, 3)  # also left out, though nothing is wrong with it
     for name, tensor in trainer.weights.tensors().items():
         assert torch.equal(tensor, before[name]), name
-    with pytest.raises(TrainingStopped, match=r"the loss is nan at step 1; lower train\.lr"):
+    with pytest.raises(TrainingStopped, match=r"the loss is nan at step 1; lower its lr"):
         run(trainer, 3, 4)  # a step that is logged
 
 
@@ -158,6 +184,16 @@ def test_a_state_with_such_a_loss_is_not_handed_out():
     trainer.step(x, y)
     with pytest.raises(TrainingStopped, match="at step 1"):
         trainer.state()
+
+
+def test_fit_asks_for_a_bad_loss_of_its_last_steps():
+    x, y = small.rows(3 * ROWS, seed=5)
+    y[-1, 0] = float("nan")
+    train = small.train(
+        tokens=3 * ROWS, batch_tokens=ROWS, block_batches=1, kernels="triton", log_every_steps=100
+    )
+    with pytest.raises(TrainingStopped, match="the loss is nan at step 2"):
+        fit([(x, y)], small.spec(), train)
 
 
 class NothingAsked(TorchDispatchMode):

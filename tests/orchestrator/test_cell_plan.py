@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from orchestrator.planning import costs
 from orchestrator.planning.inventory import Gpu, Inventory
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import preflight, shortages
-from tests.orchestrator.manifests import write_manifest
+from tests.orchestrator.manifests import LINES, write_manifest
 from tests.orchestrator.plans import BLOCK_FLOPS, TRAIN_FLOPS, gpt2, plan_of, with_gpus
 
 ALL = {7: "  - {layers: all, source: resid_mid, target: mlp_out}"}
@@ -188,6 +189,27 @@ def test_cells_on_a_cpu_share_its_memory(tmp_path: Path) -> None:
     preflight(three, Inventory(4, three.memory_bytes, 10**12), tmp_path)
 
 
+def test_the_scores_of_eager_attention_are_in_the_memory_of_every_process(tmp_path: Path) -> None:
+    """Of a run through the bridge; one hook that only that has takes all of the run there."""
+
+    def forwards(lines: dict[int, str]) -> set[int]:
+        plan = plan_of(tmp_path, lines)
+        memories = [process.memory for process in (plan.producers or plan.cells)]
+        return {part.bytes for memory in memories for part in memory if part.what == "forward pass"}
+
+    lines, split = with_cells(2), "resources: {topology: split, producers: 2, threads: 1}"
+    (fast,) = forwards(lines)
+    scores = int(8.4 * 16 * 12 * 128**2)
+    bridge = lines | {2: "model: {name: gpt2, provider: bridge}"}
+    only_there = (
+        "  - {source: 11.resid_mid, target: blocks.11.attn.hook_z, group_sizes: [64], k: 4}"
+    )
+    one_of_it = lines | {7: f"{lines.get(7, LINES[7])}\n{only_there}"}
+    for eager in (bridge, one_of_it, bridge | {8: split}):
+        assert forwards(eager) == {fast + scores}
+    assert forwards(lines | {8: split}) == {fast}
+
+
 def test_tensors_that_two_cells_read_are_held_by_both(tmp_path: Path) -> None:
     sweep = "  - {layers: 3, source: resid_mid, target: mlp_out, k: [8, 16]}"
     plan = plan_of(tmp_path, {7: sweep, 8: "resources: {cells: 2, threads: 1}"})
@@ -227,3 +249,16 @@ def test_a_thousand_transcoders_for_64_gpus_are_planned_at_once(tmp_path: Path) 
     assert time.perf_counter() - began < 2
     assert (len(plan.transcoders), len(plan.cells)) == (1008, 64)
     assert len({id for cell in plan.cells for id in cell.transcoders}) == 1008
+
+
+def test_models_that_load_on_a_small_machine_are_noted_and_refuse_nothing(tmp_path: Path) -> None:
+    """Files of model.dtype are mapped: then they take no memory of their own."""
+    four = with_gpus(*[10**11] * 4)
+    small = replace(four, memory_bytes=10**9)
+    plan = plan_of(tmp_path, with_cells("auto"), small)
+    (told,) = [note for note in plan.notes if note.startswith("models are loaded on the CPU")]
+    assert "2.0 GB for 4 at once, and 1.0 GB are free" in told and "resources.cells" in told
+    preflight(plan, small, tmp_path)
+    for roomy in (four, replace(small, driver_bytes=0), replace(small, node_cpus=(4,))):
+        notes = plan_of(tmp_path, with_cells("auto"), roomy).notes
+        assert not [note for note in notes if note.startswith("models are loaded")]

@@ -203,6 +203,21 @@ def test_a_reader_that_leaves_early_sees_no_traceback(tmp_path: Path) -> None:
         assert command.returncode == 141
 
 
+def test_a_home_that_no_shell_has_put_in_is_found(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    result = call("list", "--root=~/runs", HOME=str(tmp_path))
+    assert (result.exit_code, result.stdout) == (0, f"no runs under {tmp_path}/runs\n")
+
+
+def test_a_model_that_cannot_be_had_is_told_with_its_line(tmp_path: Path) -> None:
+    manifest = str(write_manifest(tmp_path, {2: "model: {name: nobody/nothing}"}))
+    for command in (["plan", manifest], ["run", manifest, "--root", str(tmp_path)]):
+        result = call(*command, HF_HUB_OFFLINE="1")
+        assert result.exit_code == 2
+        told = f"{manifest}:2: model.name: model 'nobody/nothing': "
+        assert result.stderr.startswith(told), result.stderr
+
+
 @click.group(cls=Commands)
 def broken() -> None:
     """Commands that end badly."""
@@ -229,3 +244,35 @@ def test_a_bug_of_ours_keeps_its_traceback_and_exits_3() -> None:
 def test_an_interrupt_exits_130_and_bad_usage_2() -> None:
     assert CliRunner().invoke(broken, ["interrupt"]).exit_code == 130
     assert CliRunner().invoke(broken, ["nothing"]).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [
+    ("validate", QUICKSTART, "--set", ""), ("plan", QUICKSTART, "--root", " "),
+    ("init", "--data", "", "--out", "-"), ("status", ""), ("list", "--where", ""),
+    ("run", QUICKSTART, "--address", ""), ("eval", "x", "--text", ""),
+])  # fmt: skip
+def test_a_blank_argument_is_no_default(words: tuple[str, ...]) -> None:
+    """In a script, a variable that was not set."""
+    ended = call(*words)
+    assert ended.exit_code == 2 and "is blank" in ended.stderr, ended.output
+
+
+ODD = ["\x9b2J", "\x7f", "\u202e", "\u2066", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("key", ["data.path", "model.name", "init_from"])
+def test_no_terminal_obeys_what_a_manifest_of_a_stranger_holds(
+    tmp_path: Path, key: str, odd: str
+) -> None:
+    ended = call("validate", str(write_manifest(tmp_path)), "--set", f"{key}=a{odd}b")
+    assert ended.exit_code == 2 and odd[0] not in ended.output
+    ended = call("plan", str(tmp_path / f"a{odd}b.yaml"))
+    assert ended.exit_code == 2 and odd[0] not in ended.output
+
+
+def test_an_address_with_a_password_is_no_text_and_is_not_repeated(tmp_path: Path) -> None:
+    address = "https://me:hf_abcdefghijklmnopqrstuv@host/text.txt"
+    ended = call("validate", str(write_manifest(tmp_path)), "--set", f"data.path={address}")
+    assert ended.exit_code == 2 and "is an address, which nothing here reads" in ended.stderr
+    assert "hf_abc" not in ended.output and "me:" not in ended.output

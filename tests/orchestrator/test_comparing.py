@@ -224,3 +224,11 @@ def test_runs_stand_in_the_order_in_which_they_were_named(tree: Path) -> None:
 def test_a_run_named_twice_is_one_message(tree: Path) -> None:
     ended = call(tree, "run-0000", str(tree / "run-0000"))
     assert ended.exit_code == 2 and "is named twice" in ended.output
+
+
+def test_settings_that_begin_like_a_list_are_none(tree: Path) -> None:
+    names = [f"run-{number:04d}" for number in range(3)]
+    for name in names:
+        change(tree / name, "data", path="[draft] corpus.txt")
+    shown = call(tree, *names)
+    assert shown.exit_code == 0 and "[draft] corpus.txt" in shown.stdout

@@ -229,7 +229,9 @@ def test_what_can_never_fit_has_no_remedy_in_parts(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_alone_asks_for_no_other_memory(tmp_path: Path) -> None:
-    assert ways(tmp_path, Inventory(8, 64 * GB, 10**6)) == []
+    little = Inventory(8, 64 * GB, 10**6)
+    assert ways(tmp_path, little) == []
+    assert ways(tmp_path, little, {**ALL_LAYERS, 8: "resources: {topology: split}"}) == []
 
 
 def test_little_memory_for_many_gpus_is_told_shortly_and_soon(tmp_path: Path) -> None:

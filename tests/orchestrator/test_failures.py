@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.cells.status import CellLost
+from orchestrator.cells.status import CellLost, CellStatus, TranscoderStatus
 from orchestrator.failures import BUDGETS, FailurePolicy, GiveUp, Replace
 
 
@@ -25,6 +25,20 @@ def test_every_kind_has_its_own_budget():
     for kind, budget in BUDGETS.items():
         for attempt in range(1, budget + 1):
             assert policy.decide(lost(kind), (0, 0)) == Replace(attempt, budget)
+
+
+def test_one_that_has_failed_takes_no_progress_from_the_others():
+    """A new process does not know how far it had come."""
+
+    def progress(b, a):
+        rows = (TranscoderStatus("b", "training", saved_step=b), a)
+        return CellStatus("a", "training", b, 32, rows).progress
+
+    policy, failed = FailurePolicy(), TranscoderStatus("a", "failed", saved_step=50_000)
+    policy.decide(lost("crash"), progress(50_000, failed))
+    for saved in range(60_000, 200_000, 10_000):
+        now = progress(saved, TranscoderStatus("a", "failed"))
+        assert policy.decide(lost("crash"), now) == Replace(1, BUDGETS["crash"])
 
 
 @pytest.mark.parametrize("further", [(0, 8), (1, 0)], ids=["a step saved", "a transcoder done"])

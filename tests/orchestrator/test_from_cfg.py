@@ -220,24 +220,6 @@ def test_short_names_of_models_become_those_of_the_hub(
     assert manifest.model.name == hub
 
 
-@pytest.mark.parametrize(
-    ("written", "site"),
-    [
-        ("mlp_in", "3.mlp_in"),
-        ("hook_mlp_in", "3.mlp_in"),
-        ("ln2.hook_normalized", "3.ln2_normalized"),
-        ("ln2_normalized", "3.ln2_normalized"),
-        ("blocks.3.hook_resid_pre", "3.resid_pre"),
-        ("3.attn_out", "3.attn_out"),
-        ("hook_resid_post", "3.resid_post"),
-        ("mlp.hook_post", "blocks.3.mlp.hook_post"),
-    ],
-)
-def test_sites_in_the_guides_spelling(written: str, site: str, tmp_path: Path) -> None:
-    (spec,) = expand(converted(tmp_path, {**SMALL, "source_site": written}), 12)
-    assert str(spec.source) == site
-
-
 def test_hook_points_alone_are_enough(tmp_path: Path) -> None:
     cfg = {key: value for key, value in SMALL.items() if key[:7] not in ("source_", "target_")}
     hooks = {"source_hook_point": "blocks.8.hook_mlp_in", "target_hook_point": "blocks.9.hook_mlp_out"}  # fmt: skip  # noqa: E501

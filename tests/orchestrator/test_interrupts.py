@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -40,18 +41,41 @@ def test_an_end_says_whose_last_steps_are_lost() -> None:
     assert str(Interrupted(["trainer-1"])).startswith("trainer-1 had died, and goes on from")
 
 
-def _signal_twice() -> None:
-    with interrupts():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        os._exit(0)
+def _signals(numbers: Sequence[int]) -> None:
+    with interrupts() as interrupt:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        os._exit(0 if interrupt else 1)
 
 
-def test_the_second_signal_ends_at_once() -> None:
-    child = multiprocessing.get_context("spawn").Process(target=_signal_twice)
+def _signals_at_once(numbers: Sequence[int]) -> None:
+    """While the main thread hears nothing."""
+    with interrupts() as interrupt:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        os._exit(0 if interrupt else 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "numbers", "code"),
+    [
+        (_signals, (signal.SIGINT, signal.SIGINT), 130),
+        (_signals, (signal.SIGTERM, signal.SIGINT), 143),
+        (_signals, (signal.SIGHUP, signal.SIGTERM, signal.SIGINT), 129),
+        (_signals, (signal.SIGTERM, signal.SIGHUP), 0),
+        (_signals_at_once, (signal.SIGTERM, signal.SIGHUP), 0),  # a machine that goes down
+        (_signals, (signal.SIGHUP, signal.SIGHUP), 0),  # a shell, and then its terminal
+    ],
+)
+def test_the_second_signal_ends_at_once_unless_it_is_one_that_comes_by_itself(
+    sent: Callable[[Sequence[int]], None], numbers: Sequence[int], code: int
+) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=sent, args=(numbers,))
     child.start()
     child.join(60)
-    assert child.exitcode == 130
+    assert child.exitcode == code
 
 
 def test_an_alarm_that_would_abort_what_a_signal_ends_is_forgotten():

@@ -291,3 +291,11 @@ def test_every_key_is_documented_with_its_default() -> None:
     text = reference()
     assert "| `batch_tokens` | whole number | `8192` | rows |  | Rows of one step. |" in text
     assert text.count("| key | accepts | default | unit | may change | meaning |") == 9
+
+
+@pytest.mark.parametrize("written", ["{tokens: }", "{tokens: null}", "{tokens: abc}"])
+def test_an_override_stands_for_whatever_was_written(tmp_path: Path, written: str) -> None:
+    path = write_manifest(tmp_path, {4: f"train: {written}"})
+    assert load_manifest(path, ["train.tokens=1M"]).train.tokens == 10**6
+    with pytest.raises(ManifestError, match=r"train\.tokens"):
+        load_manifest(path)

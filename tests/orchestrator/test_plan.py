@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from mtc_core.errors import ConfigError
+from mtc_core.model.model_shape import ModelShape
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.text import text_bytes_here
 from orchestrator.messages import ManifestError
+from orchestrator.planning import costs
 from orchestrator.planning import inventory as inventory_module
 from orchestrator.planning.inventory import Inventory, gpus_here, take_inventory
 from orchestrator.planning.preflight import bytes_under, human_bytes, preflight, shortages
@@ -183,7 +185,7 @@ def test_too_little_memory_names_bytes_part_and_key(tmp_path: Path) -> None:
         preflight(plan, Inventory(4, 10**9, 10**12), tmp_path)
     assert str(error.value) == (
         f"not enough memory on cpu: needs {human_bytes(plan.memory_bytes)}, 1.0 GB available; "
-        "the largest part is model weights (497 MB): lower model.dtype"
+        "the largest part to lower is model weights (497 MB): set model.dtype: bfloat16"
     )
 
 
@@ -283,3 +285,16 @@ def test_without_a_driver_nobody_looks_for_gpus(
 )
 def test_bytes_read_well(count: int, text: str) -> None:
     assert human_bytes(count) == text
+
+
+def test_a_mixture_needs_memory_for_all_experts_and_time_for_those_that_a_token_takes() -> None:
+    sizes = {"num_experts": 64, "num_experts_per_tok": 8, "num_hidden_layers": 16}
+    known = {"hidden_size": 2048, "num_attention_heads": 16, "vocab_size": 50_304}
+    olmoe = {"model_type": "olmoe", "intermediate_size": 1024, **sizes, **known}
+    shape = ModelShape.from_config(olmoe)
+    assert costs.model_bytes(shape, "bfloat16") == pytest.approx(2 * 6.92e9, rel=0.001)  # 7B-A1B
+    scores = 16 * 4 * 128 * 16 * 128
+    assert costs.forward_flops(shape, 16, 128) - scores == pytest.approx(2 * 1.08e9, rel=0.01)
+    one = ModelShape.from_config({**olmoe, "num_experts": None})
+    held = [costs.forward_bytes(of, "float32", 16, 128, eager=False) for of in (shape, one)]
+    assert held[0] - held[1] == 4 * 16 * 128 * (4 * 8 * 1024 + 3 * 8 * 2048 - 3 * 1024)

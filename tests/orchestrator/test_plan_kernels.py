@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.plans import plan_of, with_gpus
+from orchestrator.planning.inventory import Inventory
+from tests.orchestrator.plans import ROOMY, plan_of, with_gpus
 
 GPU = with_gpus(70 * 10**9)
 
@@ -44,3 +45,22 @@ def test_memory_counts_what_they_hold(tmp_path: Path) -> None:
     assert held.key == "train.kernels"
     plain = {part.what for part in plan_of(tmp_path, with_kernels("auto"), GPU).memory}
     assert "slots and sums of a step" not in plain
+
+
+@pytest.mark.parametrize(
+    "kernels,inventory,part",
+    [
+        ("auto", ROOMY, "compiled loops"),
+        ("torch", ROOMY, None),
+        ("triton", with_gpus(70 * 10**9, 70 * 10**9), "slots and sums of a step"),
+    ],
+)
+def test_so_does_each_cell_that_producers_feed(
+    tmp_path: Path, kernels: str, inventory: Inventory, part: str | None
+) -> None:
+    split = {8: "resources: {topology: split}"}
+    plan = plan_of(tmp_path, with_kernels(kernels) | split, inventory)
+    assert plan.producers
+    for cell in plan.cells:
+        found = {part.what for part in cell.memory if part.key == "train.kernels"}
+        assert found == ({part} if part else set())

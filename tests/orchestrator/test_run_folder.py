@@ -215,7 +215,9 @@ def test_a_replacement_that_is_killed_leaves_a_folder_that_begins(
 ) -> None:
     open_run(tmp_path)
     transcoders = tmp_path / "runs/t/transcoders"
-    transcoders.mkdir()
+    for made in (transcoders, tmp_path / "runs/t/invocations"):
+        made.mkdir()
+    (tmp_path / "runs/t/invocations/0001.begin.json").write_text("{}")
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -294,6 +296,7 @@ def test_what_is_somebody_elses_is_never_cleared(tmp_path: Path, what: str) -> N
     mine = tmp_path / "t" / what
     mine.parent.mkdir(parents=True)
     mine.write_text("keep")
+    (tmp_path / "t/manifest.yaml").write_text("a manifest of the user's own lies there, too")
     manifest = load_manifest(write_manifest(tmp_path))
     folder = RunFolder(tmp_path, "t")
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -36,6 +37,32 @@ def test_the_lock_tells_its_holder_and_is_gone_at_the_end(tmp_path: Path) -> Non
         assert holder.pid == os.getpid() and is_running(holder.pid, holder.process_started)
         assert abs(holder.since - time.time()) < 10
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_where_there_are_no_hard_links_the_lock_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with run_lock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [NAME]
+        assert Holder(**json.loads((tmp_path / NAME).read_text())).pid == os.getpid()
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} on"), run_lock(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_driver_left_that_was_killed_while_it_took_the_lock_goes(tmp_path: Path) -> None:
+    """Whatever of it was written, nobody has to wait."""
+    (tmp_path / f".{NAME}.abc.tmp").write_text('{"host"')
+    with run_lock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    path = left_behind(tmp_path, pid=2**22 + 1)
+    path.write_bytes(path.read_bytes() + b" 1}\n}")  # the end of a longer one
+    with run_lock(tmp_path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_an_error_ends_the_lock_and_a_folder_left_empty_goes_with_it(tmp_path: Path) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.run_folder.lock import Holder
 from orchestrator.snapshot import Snapshot
 from orchestrator.status_file import NAME, StatusFile, mark_done, read_status
 
@@ -62,6 +66,19 @@ def test_a_watcher_believes_what_it_sees_and_not_the_clock_of_another_host(tmp_p
     assert (read_status(tmp_path, silent_s=9000.0) or {})["state"] == "killed"
 
 
+def test_a_driver_elsewhere_that_has_nothing_to_tell_lives_by_its_lock(tmp_path: Path) -> None:
+    """While a model loads, say."""
+    StatusFile(tmp_path, 40)
+    content = json.loads((tmp_path / NAME).read_text())
+    long_ago = {**content, "host": "elsewhere", "updated": content["updated"] - 300}
+    (tmp_path / NAME).write_text(json.dumps(long_ago))
+    (tmp_path / "lock.json").write_text("{}")
+    for age, state in ((5, "running"), (300, "killed"), (-9000, "killed")):
+        at = time.time() - age
+        os.utime(tmp_path / "lock.json", (at, at))
+        assert (read_status(tmp_path, silent_s=300.0) or {})["state"] == state
+
+
 def test_what_was_killed_after_training_is_done_at_its_last_step(tmp_path: Path) -> None:
     StatusFile(tmp_path, 40).close("stopped", Snapshot(40, "measuring", step=30))
     mark_done(tmp_path)
@@ -69,10 +86,39 @@ def test_what_was_killed_after_training_is_done_at_its_last_step(tmp_path: Path)
     assert (state["state"], state["step"], state["phase"]) == ("done", 40, "done")
 
 
+NO_STATE = '{"state": [], "transcoders": []}'
 NOT_ROWS = '{"state": "done", "transcoders": null}', '{"state": "done", "transcoders": [1]}'
 
 
-@pytest.mark.parametrize("content", ["", '{"state": "run', "[]", *NOT_ROWS])
+@pytest.mark.parametrize("content", ["", '{"state": "run', "[]", NO_STATE, *NOT_ROWS])
 def test_a_damaged_status_is_as_good_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / NAME).write_text(content)
     assert read_status(tmp_path) is None
+
+
+@pytest.mark.parametrize(("namespace", "age", "pid", "state"), [
+    ("another", 5, 0, "running"),
+    ("another", 40, 0, "killed"),
+    ("another", 5, 1, "killed"),  # of whoever looks after the dead one's folder: gc, say
+    ("ours", 5, 0, "killed"),
+])  # fmt: skip
+def test_a_driver_in_a_container_of_our_hosts_name_lives_by_its_lock(
+    tmp_path: Path, namespace: str, age: float, pid: int, state: str
+) -> None:
+    StatusFile(tmp_path, 40)
+    content = json.loads((tmp_path / NAME).read_text()) | {"pid": 4_000_000}
+    (tmp_path / NAME).write_text(json.dumps(content))
+    holder = replace(Holder.this_process(), pid=4_000_000 + pid)
+    if namespace == "another":
+        holder = replace(holder, pid_namespace="pid:[1]")
+    (tmp_path / "lock.json").write_text(json.dumps(asdict(holder)))
+    os.utime(tmp_path / "lock.json", (time.time() - age,) * 2)
+    assert (read_status(tmp_path) or {})["state"] == state
+
+
+def test_a_clock_that_is_ahead_keeps_no_dead_driver_alive(tmp_path: Path) -> None:
+    StatusFile(tmp_path, 40)
+    content = json.loads((tmp_path / NAME).read_text())
+    ahead = {**content, "host": "elsewhere", "updated": content["updated"] + 7200}
+    (tmp_path / NAME).write_text(json.dumps(ahead))
+    assert (read_status(tmp_path) or {})["state"] == "killed"

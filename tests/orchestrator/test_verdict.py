@@ -43,6 +43,12 @@ def test_each_rule_is_told_with_what_to_change(name, one, advice):
     assert any(line.startswith("verdict: 2 of 3 good") for line in lines)
 
 
+def test_more_held_out_text_is_no_advice_where_no_threshold_is_read_off_it():
+    """TopK has none, and where it is 0 all that is positive is kept already."""
+    line = next(iter(verdict_lines({"a": but(l0=20.0)})))
+    assert "with selection: topk or a threshold of 0" in line and "lower k or train longer" in line
+
+
 def test_a_good_suite_has_nothing_but_its_verdict():
     lines = list(verdict_lines({"a": GOOD, "b": GOOD}))
     assert len(lines) == 2 and lines[0].startswith("verdict: 2 of 2 good")

@@ -97,7 +97,7 @@ def freeze_inside(writing: Callable[[], list[Path]]) -> tuple[int, Path]:
 
 
 def frozen_inside(writing: list[Path]) -> tuple[int, Path] | None:
-    """Try it once. Both are told by the name, `.NAME.PID.tmp`."""
+    """Try it once. Both are told by the name, `.NAME.RANDOM.PID.tmp`."""
     for path in writing:
         if path.name.endswith(".old.tmp"):  # it is being removed
             continue

@@ -107,6 +107,21 @@ def test_a_producer_that_may_be_there_again_is_asked_anew_for_all(line, producer
     assert line.take(5) == {"a": 5} and line.take(6) == {"a": 6}
 
 
+@pytest.mark.parametrize("error", LOST)
+def test_rows_that_stay_lost_end_the_run_and_are_not_asked_for_without_end(
+    line, producer, error, monkeypatch
+):
+    now = [0.0]
+    monkeypatch.setattr(ray_line.time, "monotonic", lambda: now[0])
+    producer.answers = {5: Ref(parcel(5, Ref(error)))}
+    line.ask(5, 5)
+    for now[0] in (0.0, 30.0, 59.0):
+        assert line.take(5) is None
+    now[0] = 61.0
+    with pytest.raises(type(error)):
+        line.take(5)
+
+
 @pytest.mark.parametrize("error", KILLED)
 def test_a_producer_that_is_dead_is_a_lost_line(line, producer, error):
     producer.answers = {5: Ref(error)}

@@ -118,8 +118,7 @@ def _ce(run: Gathered, series: Sequence[Series], y: str) -> _Panel:
     panel = _Panel({"range": [0, 1.05]})
 
     def recovered(id: str) -> float | None:
-        value = spliced[id]["ce_recovered_zero"] if id in spliced else None
-        return None if value is None else max(value, 0.0)
+        return spliced[id]["ce_recovered_zero"] if id in spliced else None
 
     panel.traces += _bars(run, series, y, CE, recovered, ".3f", "CE recovered")
     if (value := _joint(run)) is not None:
@@ -169,11 +168,14 @@ def _bars(
             marker: dict[str, Any] = {"color": RED if bad and not several else one.colour}
             if bad and several:
                 marker["line"] = {"color": RED, "width": 3}
+            # What is worse than nothing has no height, and says so.
+            drawn = values if panel != CE else [v if v is None else max(v, 0.0) for v in values]
             told = f"{one.name}: {name}" if one.name else name
             yield {
-                "type": "bar", "x": places, "y": values, "yaxis": y, "marker": marker,
+                "type": "bar", "x": places, "y": drawn, "customdata": values, "yaxis": y,
+                "marker": marker,
                 "name": one.name if several else f"{name}, worse than it should be" * bad or name,
-                "hovertemplate": f"%{{y:{form}}}<extra>{told}</extra>",
+                "hovertemplate": f"%{{customdata:{form}}}<extra>{told}</extra>",
                 "showlegend": not named,
                 "legendgroup": f"{one.name}{bad and not several}",
                 "offsetgroup": one.name or "only",

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mtc_core.errors import CheckpointError, HubError
+from mtc_core.errors import CheckpointError, HubError, MtcError
 from mtc_core.hub import fetch_suite, fetch_transcoder
+from mtc_core.model.model_source import read_config
+from mtc_core.tokens.data_config import DataConfig
+from mtc_core.tokens.text_hub import hub_commit
 from tests.core.hub.client import SUITE, ids_of, point_at, push
 from tests.core.hub.suites import contents
 from tests.stand_ins.hub_state import READER
@@ -205,3 +208,11 @@ def test_a_cache_that_cannot_be_written_is_told(hub, suite, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
     with pytest.raises(HubError, match=r"cache\S* cannot be read or written here"):
         fetch_suite(SUITE)
+
+
+@pytest.mark.parametrize("asked", ["model", "text"])
+def test_a_token_cut_by_an_editor_is_told_wherever_the_hub_is_asked(asked, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 20 + "…")
+    with pytest.raises(MtcError, match="characters that no token has") as caught:
+        read_config("org/thing") if asked == "model" else hub_commit(DataConfig(path="org/thing"))
+    assert "xxx" not in str(caught.value)

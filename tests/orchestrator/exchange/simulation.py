@@ -32,7 +32,9 @@ class Reader:
         portions, desks = self.world.portions, self.world.desks
         for index, desk in enumerate(desks):
             theirs = portions.of_producer(index, len(desks), self.cursor)
-            for portion in islice(theirs, self.window):
+            if not (window := list(islice(theirs, self.window))):
+                desk.leave(self.name)
+            for portion in window:
                 if portion not in self.asked[index]:
                     self.asked[index].add(portion)
                     self.world.sent.append((desk, self.name, portion, self.cursor))

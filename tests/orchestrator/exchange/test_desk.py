@@ -47,6 +47,19 @@ def test_readers_that_begin_apart_wait_for_the_last_and_share_as_well(seed: int)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_one_that_needs_nothing_of_a_producer_does_not_keep_it_from_the_others(seed: int) -> None:
+    """It goes on from its last step, another from far before: the few portions that are left may
+    be of other producers."""
+    rng = random.Random(seed)
+    p = portions(rng.randint(1, 30), rng.randint(1, 5), rng.randint(1, 2), rng.randint(1, 2))
+    starts = [rng.randint(0, p.end - 1) for _ in range(3)]
+    world = World(p, rng.randint(1, 8), starts, rng.randint(1, 6), seed)
+    world.run()
+    for start, reader in zip(starts, world.readers, strict=True):
+        assert reader.taken == list(range(start, p.end))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_one_that_falls_behind_is_served_and_holds_nobody_up(seed: int) -> None:
     world = some_world(seed, [0, 0])
     world.run(moves=world.random.randint(0, 200))

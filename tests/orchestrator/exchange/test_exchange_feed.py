@@ -23,7 +23,7 @@ class FakeLine:
     """Gives its number as rows, or is lost."""
 
     def __init__(self, lost: bool = False) -> None:
-        self.lost, self.asked = lost, []
+        self.lost, self.asked, self.left = lost, [], 0
 
     def ask(self, portion, cursor):
         self.asked.append(portion)
@@ -34,16 +34,34 @@ class FakeLine:
         return {"0.resid": torch.tensor([portion])}
 
     def leave(self):
-        """Nobody to tell."""
+        self.left += 1
+
+
+def feed_of(producers):
+    train = TrainConfig(tokens=16, batch_tokens=2, block_batches=4)
+    text = Text(tokens=Path(), seed=0, train=train, context_tokens=2, forward_contexts=1)
+    feed = ExchangeFeed(Fed(producers=producers, prefetch_steps=2, widths={}, text=text), "cpu")
+    feed._portions = PORTIONS
+    return feed
 
 
 @pytest.fixture
 def feed():
-    train = TrainConfig(tokens=16, batch_tokens=2, block_batches=4)
-    text = Text(tokens=Path(), seed=0, train=train, context_tokens=2, forward_contexts=1)
-    feed = ExchangeFeed(Fed(producers=1, prefetch_steps=2, widths={}, text=text), "cpu")
-    feed._portions = PORTIONS
-    return feed
+    return feed_of(1)
+
+
+def test_a_producer_that_has_nothing_more_for_a_cell_is_left_at_once():
+    """It waits for all whom it expects: others may need it meanwhile."""
+    feed, lines, last = feed_of(3), [FakeLine() for _ in range(3)], PORTIONS.end - 1
+    for producer, line in enumerate(lines):
+        feed.connect(producer, line)
+    owner = PORTIONS.lot_of(last) % 3
+    for _ in range(2):
+        assert next(feed.fetch(last), "there") == "there"
+    assert [line.left for line in lines] == [int(producer != owner) for producer in range(3)]
+    feed.connect((owner + 1) % 3, again := FakeLine())  # that one was replaced
+    assert next(feed.fetch(last), "there") == "there"
+    assert again.left == 1
 
 
 def test_without_a_producer_a_cell_rests_and_a_new_one_is_asked_anew(feed, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import operator
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any
 
 import pandas
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.registry import write_run
 from mtc_core.atomic import write_json_atomic
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import ConfigError
+from orchestrator.cli import cli
 from orchestrator.registry.columns import COLUMNS, HIGHEST, RUN
 from orchestrator.registry.filters import parse_filters, parse_layers
 from orchestrator.registry.query import column_of, open_runs, rows
@@ -270,3 +273,19 @@ def test_asking_loads_neither_torch_nor_ray_and_from_a_cache_no_manifest_either(
     asked = [sys.executable, "-c", code, str(tree)]
     found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [
+    ("train", "batch_tokens", 0), ("train", "extreme", ["mask"]), ("train", "extreme", {"a": 1}),
+])  # fmt: skip
+def test_a_run_edited_by_hand_hides_none_of_the_others(
+    run: Path, section: str, key: str, value: object
+) -> None:
+    shutil.copytree(run, run.parent / "other")
+    resolved = read(run / "resolved.json")
+    write_json_atomic(
+        run / "resolved.json", {**resolved, section: resolved[section] | {key: value}}
+    )
+    for words in (["list"], ["best"]):
+        shown = CliRunner().invoke(cli, [*words, "--root", str(run.parent)])
+        assert shown.exit_code == 0 and "other" in shown.output, shown.output

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -267,3 +270,38 @@ def test_looking_at_runs_loads_neither_torch_nor_ray(run: Path) -> None:
         [sys.executable, "-c", LIGHT, run.parent], cwd=ROOT, capture_output=True, text=True
     )
     assert found.returncode == 0, found.stderr
+
+
+UNREADABLE = ("evaluation.json", "metrics.jsonl", "final/sha256.json", "checkpoints", "final")
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_told_and_hides_nothing_else(
+    run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As a bad sector, or somebody else's file: root could read the latter."""
+    path = transcoder(run, 0) / name
+    refusing(monkeypatch, path)
+    other = flip(LAST + "state.safetensors")(run)
+    found = {fault.path: fault.what for fault in verify(run).faults}
+    assert found.keys() == {str(path), str(other)} and "cannot be read" in found[str(path)]
+    counted = verify(run).files
+    (run / NAME).unlink()
+    # Where the files cannot be read, the index was not compared with them, and is not called sound.
+    assert verify(run).files == counted - (name == "final")
+    assert command("registry", "verify", run).exit_code == 1
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, refused: Path) -> None:
+    def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(path, str | Path) and Path(path) == refused:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr("builtins.open", guarded(open))
+    monkeypatch.setattr("io.open", guarded(io.open))
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))

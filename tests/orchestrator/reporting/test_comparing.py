@@ -81,3 +81,14 @@ def test_a_run_that_diverged_is_in_the_picture(two):
     assert curves
     for figure in curves:
         assert figure["layout"]["yaxis"]["range"][1] > 2.5
+
+
+def test_what_was_spliced_on_other_tokens_is_not_the_best_of_anything(two):
+    for run, tokens in zip(two, (1024, 4096), strict=True):
+        path = run / "evaluations" / "test" / "splice.json"
+        splice = json.loads(path.read_text())
+        joint = splice["joint"] or next(iter(splice["transcoders"].values()))
+        path.write_text(json.dumps({**splice, "tokens": tokens, "joint": joint}))
+    words = words_of(page(two))
+    assert "of so many tokens 1,024 4,096" in words
+    assert "★" not in words.split("CE +, all together")[1].split("of so many tokens")[0]

@@ -2,13 +2,19 @@
 failures, invocations and states."""
 
 import json
+import os
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 from mtc_core.errors import ConfigError
+from orchestrator.cli import cli
+from orchestrator.reporting.at_the_end import write_page
 from orchestrator.reporting.comparing import compare
 from orchestrator.reporting.gather import gather
+from orchestrator.reporting.page import report
+from orchestrator.reporting.verdicts import ALL_GOOD, banner
 from orchestrator.run_folder.folder import RunFolder
 from orchestrator.summary import read_ended
 from tests.orchestrator.registry.runs import transcoder
@@ -169,3 +175,37 @@ def test_a_line_of_a_curve_without_a_list_of_prefixes_is_left_out(mixed):
     first, *others = path.read_text().splitlines()
     path.write_text("\n".join([json.dumps(json.loads(first) | {"fvu_by_prefix": 5}), *others, ""]))
     assert len(left_out(mixed, "metrics.jsonl:1 is damaged").curves[path.parent.name]) == 4
+
+
+def test_without_figures_nothing_is_called_good(finished):
+    figures = sorted(finished.glob("transcoders/*/evaluation.json"))
+    figures[0].unlink()
+    found = banner(gather(finished))
+    assert found.mood != "good" and "1 without figures" in found.headline
+    assert ALL_GOOD not in found.lines
+    for path in figures[1:]:
+        path.unlink()
+    found = banner(gather(finished))
+    assert (found.mood, found.headline) == ("warn", "0 of 4 good; 4 without figures")
+    (line,) = found.lines
+    assert line.endswith(": done, without figures; registry verify says what to do.")
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "metrics.jsonl"])
+def test_a_file_that_cannot_be_read_is_one_message(finished, name):
+    path = sorted(finished.glob("transcoders/*"))[0] / name
+    path.unlink()
+    path.mkdir()  # root reads what nobody else may
+    words = ["metrics", str(finished), path.parent.name] if name == "metrics.jsonl" else None
+    for call in [words] if words else [["status", str(finished)], ["metrics", str(finished)]]:
+        ended = CliRunner().invoke(cli, call)
+        assert ended.exit_code == 2 and f"{path}: cannot be read" in ended.output, ended.output
+    if not words:
+        left_out(finished, "cannot be read")
+
+
+def test_a_page_lies_wherever_its_run_lies(finished, tmp_path):
+    """In a folder whose name is no UTF-8, too."""
+    run = shutil.copytree(finished, tmp_path / os.fsdecode(b"j\xfcrgen") / "small")
+    write_page(tmp_path / "page.html", report(gather(run), tmp_path))
+    assert "j?rgen" in (tmp_path / "page.html").read_text()

@@ -83,19 +83,21 @@ def test_evaluation_has_the_figures_that_tracking_hands_over() -> None:
     assert figures[f"{A}/test/fvu"] == figures[f"{A}/test/fvu_prefix_3"]
 
 
-def test_the_suite_in_its_model_is_handed_over_once(tmp_path: Path) -> None:
+def test_the_suite_in_its_model_is_handed_over_whenever_it_is_another(tmp_path: Path) -> None:
     one = {
         "ce": 3.5, "ce_increase": 0.5, "ce_increase_se": 0.1, "ce_recovered_zero": 0.9,
         "ce_recovered_mean": None, "kl": 0.2, "top1_agreement": 0.8, "by_prefix": None,
     }  # fmt: skip
     suite = Suite(tmp_path, {A: {"aux_weight": 0.1}}, {})
     assert suite.new_figures() == {}
-    Results(tmp_path / "evaluations" / "test").write(
-        SPLICE, {"transcoders": {A: one}, "joint": one}
-    )
+    results = Results(tmp_path / "evaluations" / "test")
+    results.write(SPLICE, {"transcoders": {A: one}, "joint": one})
     figures = suite.new_figures()
     assert figures[f"{A}/spliced/kl"] == figures["suite/spliced/kl"] == 0.2
     assert f"{A}/spliced/ce_recovered_mean" not in figures and len(figures) == 10
+    assert suite.new_figures() == {}
+    results.write(SPLICE, {"transcoders": {A: {**one, "kl": 0.1}}, "joint": one})
+    assert suite.new_figures() == {**figures, f"{A}/spliced/kl": 0.1}
     assert suite.new_figures() == {}
 
 

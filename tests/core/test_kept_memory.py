@@ -49,3 +49,34 @@ def test_a_step_faults_no_page_in_twice(model, tmp_path):
 def test_a_user_who_tunes_malloc_is_left_alone(model, tmp_path):
     """With a threshold of the user's, every one of these tensors is mapped anew."""
     assert faults_per_step(model, tmp_path, MALLOC_MMAP_THRESHOLD_="1000000") > 20_000
+
+
+FREED = """
+import threading
+import psutil, torch
+from mtc_core.kept_memory import hand_freed_memory_back, keep_freed_memory
+
+keep_freed_memory()
+torch.ones(1)
+
+last = []
+
+def work():
+    kept = [torch.ones(2**20 // 4) for _ in range(50)]  # 1 MiB each
+    last.append(kept[-1])  # it lies above the others, which so stay with the thread
+
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+before = psutil.Process().memory_info().rss
+hand_freed_memory_back()
+print((before - psutil.Process().memory_info().rss) / 2**20)
+"""
+
+
+def test_memory_that_threads_have_freed_is_handed_back():
+    ended = subprocess.run([sys.executable, "-c", FREED], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) > 50
