@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MANIFEST = """\
 name: {name}
 model: {{name: {model}}}
-data: {{path: python-docs, context_tokens: 32, holdout_tokens: 2048}}
+data: {{path: python-docs, context_tokens: 32, holdout_tokens: {holdout_tokens}}}
 train: {{tokens: {tokens}, batch_tokens: 256, block_batches: 4, lr: 1e-3, log_every_steps: 5}}
 defaults: {{group_sizes: [8, 8, 16], k: 4}}
 transcoders:
@@ -37,6 +37,7 @@ def write_manifest(folder: Path, model: Path, **changes) -> Path:
         "transcoders": TWO_PAIRS,
         "checkpoint_minutes": 0.001,
         "threads": 1,
+        "holdout_tokens": 2048,
         **changes,
     }
     path = folder / f"{values['name']}.yaml"

@@ -62,6 +62,10 @@ class Command:
         return self._process.pid
 
     @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
     def printed(self) -> str:
         return self._output.read_text()
 
