@@ -6,6 +6,7 @@ B rows · F latents · I source width · n entries
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,17 @@ from mtc_core.sparse import row_dot
 from mtc_core.workspace import Workspace
 
 
+class Sieve(Protocol):
+    """Knows pre-activations that are rounded well enough to find the large ones."""
+
+    def above(self, bound: float, left_out_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Ascending flat indices of the exact ones above a bound, and those; none of the rows that
+        are left out."""
+        ...
+
+    def exact(self) -> PreActivations: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PreActivations:
     """x W_encᵀ + b_enc of a step, to be overwritten by what comes next."""
@@ -23,6 +35,7 @@ class PreActivations:
     pre_BF: Tensor
     rescore: Rescore | None = None  # where they are rounded
     bias_F: Tensor | None = None  # where it is still to be added
+    sieve: Sieve | None = None  # where that is to be asked
 
 
 def pre_activations(

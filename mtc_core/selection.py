@@ -21,6 +21,7 @@ from torch import Tensor
 WORD = 8  # booleans in an int64
 
 Rescore = Callable[[Tensor], Tensor]  # flat indices n -> their exact pre-activations n
+Above = Callable[[float], tuple[Tensor, Tensor]]  # bound -> ascending flat indices n, values n
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +112,37 @@ class BatchTopK:
         flat_n, values_n = self._candidates(pre_BF.reshape(-1), budget, enough, search)
         if rescore is not None:
             values_n = rescore(flat_n)
-        kept = search.rank(flat_n, values_n, budget, pre_BF.shape[1])
+        return self._ranked(flat_n, values_n, budget, pre_BF.shape[1], search)
+
+    def from_above(self, above: Above, budget: int, d_sae: int, search: Search) -> Kept | None:
+        """The same from what is exactly above a bound; None where too few were, and one has to
+        look at them all."""
+        found = self._found(above, budget, budget)
+        return found and self._ranked(*found, budget, d_sae, search)
+
+    def _ranked(
+        self, flat_n: Tensor, values_n: Tensor, budget: int, d_sae: int, search: Search
+    ) -> Kept:
+        kept = search.rank(flat_n, values_n, budget, d_sae)
         if kept.acts_n.numel() == budget:
             self.cut = float(kept.acts_n.min()) if budget else 0.0
         return kept
 
+    def _found(self, above: Above, budget: int, enough: int) -> tuple[Tensor, Tensor] | None:
+        if self.cut <= 0:
+            return None
+        found = above(self.margin * self.cut)
+        self._adapt(found[0].numel() / max(1, budget))
+        if found[0].numel() < enough:  # looking once more is far cheaper than the slow way
+            found = above(self.LOWER * self.margin * self.cut)
+        return found if found[0].numel() >= enough else None
+
     def _candidates(
         self, flat_F: Tensor, budget: int, enough: int, search: Search
     ) -> tuple[Tensor, Tensor]:
-        if self.cut > 0:
-            found = search.above(flat_F, self.margin * self.cut)
-            self._adapt(found[0].numel() / max(1, budget))
-            if found[0].numel() < enough:  # looking once more is far cheaper than the slow way
-                found = search.above(flat_F, self.LOWER * self.margin * self.cut)
-            if found[0].numel() >= enough:
-                return found
+        found = self._found(lambda bound: search.above(flat_F, bound), budget, enough)
+        if found is not None:
+            return found
         flat_n = self._all_that_could_count(flat_F, budget, search)
         return flat_n, flat_F[flat_n]
 

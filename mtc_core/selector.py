@@ -13,10 +13,11 @@ from torch import Tensor
 
 from mtc_core.config import Extreme, TranscoderSpec
 from mtc_core.objective import Batch
-from mtc_core.pre_activations import PreActivations
+from mtc_core.pre_activations import PreActivations, Sieve
 from mtc_core.selection import BatchTopK, Kept, Search, keep_largest, topk_rows
 
 THRESHOLD_DECAY = 0.99
+FEWEST_LATENTS = 64  # for each one that is on: a single entry takes ten times its part of a product
 BOUND_LATENTS = 4  # an extreme row under `bound` uses at most this many times k latents
 
 
@@ -25,6 +26,11 @@ class Selector(Protocol):
     float64 and negative before the first."""
 
     threshold: Tensor
+
+    @property
+    def cut(self) -> float:
+        """Of the last step; 0 before the first, and where a device would have to be asked."""
+        ...
 
     def __call__(self, pre: PreActivations, batch: Batch, extreme_B: Tensor) -> Kept: ...
 
@@ -43,15 +49,30 @@ class HostSelector:
 
     def __call__(self, pre: PreActivations, batch: Batch, extreme_B: Tensor) -> Kept:
         """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
-        curb_extreme(pre.pre_BF, extreme_B, self.extreme, self.spec)
         if self.spec.selection == "topk":
+            curb_extreme(pre.pre_BF, extreme_B, self.extreme, self.spec)
             return topk_rows(pre.pre_BF, self.spec.k, pre.rescore)
         budget = self.spec.k * int(batch.count)
-        kept = self.batch_topk(pre.pre_BF, budget, pre.rescore, self.search)
+        kept = self._sieved(pre.sieve, extreme_B, budget) if pre.sieve else None
+        if kept is None:
+            pre = pre.sieve.exact() if pre.sieve else pre
+            curb_extreme(pre.pre_BF, extreme_B, self.extreme, self.spec)
+            kept = self.batch_topk(pre.pre_BF, budget, pre.rescore, self.search)
         if kept.acts_n.numel() == budget:  # with fewer positives the smallest is no cut
             smallest = kept.acts_n.min().double().cpu()
             self.threshold = moved_threshold(self.threshold, smallest)
         return kept
+
+    def _sieved(self, sieve: Sieve, extreme_B: Tensor, budget: int) -> Kept | None:
+        assert takes_few(self.spec, self.extreme)
+        left_out_B = extreme_B if self.extreme == "mask" else None
+        return self.batch_topk.from_above(
+            lambda bound: sieve.above(bound, left_out_B), budget, self.spec.d_sae, self.search
+        )
+
+    @property
+    def cut(self) -> float:
+        return self.batch_topk.cut
 
     def tensors(self) -> dict[str, Tensor]:
         places = [self.batch_topk.cut, self.batch_topk.margin]
@@ -74,6 +95,13 @@ def curb_extreme(pre_BF: Tensor, extreme_B: Tensor, extreme: Extreme, spec: Tran
         return
     cap = bound_latents(extreme, spec)
     pre_BF[rows_E] = keep_largest(pre_BF[rows_E], cap) if cap else 0
+
+
+def takes_few(spec: TranscoderSpec, extreme: Extreme) -> bool:
+    """Whether all that counts of a batch's pre-activations is which are above a cut, and few are:
+    then a sieve may tell them (mtc_core/kernels/sieve.py). `bound` ranks every extreme row."""
+    few = spec.d_sae >= FEWEST_LATENTS * spec.k
+    return spec.selection == "batchtopk" and extreme != "bound" and few
 
 
 def bound_latents(extreme: Extreme, spec: TranscoderSpec) -> int:

@@ -27,6 +27,7 @@ from mtc_core.learner import Learner, LossWatch
 from mtc_core.objective import Batch, Objective
 from mtc_core.ridge import RidgeTotals
 from mtc_core.selection import Kept
+from mtc_core.selector import takes_few
 from mtc_core.statistics import PairStatistics, Scaler
 from mtc_core.workspace import Workspace
 
@@ -86,7 +87,8 @@ class TranscoderTrainer:
         for parameter in self.weights.tensors().values():
             self.optimizer.state[parameter] = fresh_moments(parameter)
         half = train.dtype == "bfloat16"
-        self.kernels = step_kernels(train.kernels, self.device, dtype, half)
+        sparse = takes_few(spec, train.extreme)
+        self.kernels = step_kernels(train.kernels, self.device, dtype, half, sparse)
         self.scaler = Scaler(
             statistics,
             train.extreme,
@@ -147,7 +149,7 @@ class TranscoderTrainer:
 
     def _select(self, batch: Batch, extreme_B: Tensor) -> Kept:
         with record_function("mtc.encode"):
-            pre = self.kernels.pre_activations(self.learner, batch.x_BI)
+            pre = self.kernels.pre_activations(self.learner, batch.x_BI, self.selector.cut)
         with record_function("mtc.select"):
             return self.selector(pre, batch, extreme_B)
 

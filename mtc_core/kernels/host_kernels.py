@@ -27,5 +27,5 @@ class HostKernels(Searching):
     def selector(self, spec: TranscoderSpec, extreme: Extreme, device: torch.device) -> Selector:
         return HostSelector(spec, extreme, self)
 
-    def pre_activations(self, learner: Learner, x_BI: Tensor) -> PreActivations:
+    def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
         return pre_activations(learner.weights, x_BI, self.half, learner.workspace)

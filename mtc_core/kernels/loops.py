@@ -36,6 +36,7 @@ def _compiled(*fastmath: str) -> Any:
 exact, fused = _compiled(), _compiled("contract")
 reordered = _compiled("contract", "reassoc", "nsz")
 
+LANES = 32  # entries that are looked at together
 INFINITE = 0x7F800000  # bits of a float32; above it nothing is a number
 
 

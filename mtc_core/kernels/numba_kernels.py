@@ -20,13 +20,14 @@ from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
 from mtc_core.kernels.host_kernels import HostKernels
 from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, gradient_scales
+from mtc_core.kernels.sieve import Room, joined, sieved
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights
+from mtc_core.pre_activations import PreActivations
 from mtc_core.selection import Kept
 
 BY_LATENT = ("W_enc", "b_enc", "W_dec")
-LANES = 32  # entries that are looked at together
 LATENT_COST = 10  # what a latent's Adam step takes, in nonzeros
 
 
@@ -35,12 +36,15 @@ class NumbaKernels(HostKernels):
 
     name = "numba"
 
-    def __init__(self, half: bool = False) -> None:
+    def __init__(self, half: bool = False, sieve: bool = False) -> None:
+        """sieve: large pre-activations are found by a product in bfloat16 (sieve.py)."""
         super().__init__(half)
-        # Room for all, of which a page is taken where something is found: torch's memory, for numpy
-        # asks for huge pages, and six transcoders took half a gigabyte of them.
-        self._found = torch.empty(0, dtype=torch.int64)
-        self._values: dict[torch.dtype, Tensor] = {}
+        self._sieve = sieve
+        self._room = Room()
+
+    def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
+        found = sieved(learner, x_BI, cut, self._room) if self._sieve and cut > 0 else None
+        return found or super().pre_activations(learner, x_BI, cut)
 
     def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]:
         """Ascending indices of the values above a bound that few are above, and those values."""
@@ -50,21 +54,11 @@ class NumbaKernels(HostKernels):
             # Bits of what is not negative are in the order of the values; numpy has no bfloat16.
             values, limits = values.view(torch.int16), limits.view(torch.int16)
         array, (low, high) = values.numpy(), limits.numpy()
-        indices, found = _written(*self._room(values))
+        indices, found = self._room.of(values.numel(), values.dtype)
         cuts = even_cuts(array.size)
-        counts = spread(loops.above, cuts, LANES, array, low, high, indices, found)
-        parts = [slice(first, first + n) for first, n in zip(cuts, counts, strict=False)]
-        flat_n = torch.from_numpy(np.concatenate([indices[part] for part in parts]))
-        values_n = torch.from_numpy(np.concatenate([found[part] for part in parts]))
+        counts = spread(loops.above, cuts, loops.LANES, array, low, high, indices, found)
+        flat_n, values_n = joined(cuts, counts, indices, found)
         return flat_n, values_n.view(values_N.dtype)
-
-    def _room(self, values_N: Tensor) -> tuple[Tensor, Tensor]:
-        if self._found.numel() < values_N.numel():
-            self._found = torch.empty(values_N.numel(), dtype=torch.int64)
-            self._values.clear()
-        if values_N.dtype not in self._values:
-            self._values[values_N.dtype] = values_N.new_empty(self._found.numel())
-        return self._found, self._values[values_N.dtype]
 
     def least(self, values_N: Tensor, wanted: int) -> float:
         """The `wanted`-th largest value, or 0 if that is not positive."""

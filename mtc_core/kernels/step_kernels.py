@@ -29,7 +29,9 @@ class StepKernels(Protocol):
         self, rows_BD: Tensor, centre_D: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]: ...
 
-    def pre_activations(self, learner: Learner, x_BI: Tensor) -> PreActivations: ...
+    def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
+        """cut: of the last step's selection, or 0."""
+        ...
 
     def selector(
         self, spec: TranscoderSpec, extreme: Extreme, device: torch.device
@@ -43,9 +45,14 @@ class StepKernels(Protocol):
 
 
 def step_kernels(
-    wanted: Kernels | None, device: torch.device, dtype: torch.dtype, half: bool = False
+    wanted: Kernels | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    half: bool = False,
+    sparse: bool = False,
 ) -> StepKernels:
-    """The kernels for weights of a dtype on a device. half: products in bfloat16.
+    """The kernels for weights of a dtype on a device. half: products in bfloat16. sparse: whether
+    of a batch's pre-activations only those above a cut are wanted, and few are.
 
     Raises ConfigError for kernels that cannot be had there."""
     chosen = resolve_kernels(wanted, device.type) if dtype == torch.float32 else "torch"
@@ -53,8 +60,9 @@ def step_kernels(
         match chosen:
             case "numba":
                 from mtc_core.kernels.numba_kernels import NumbaKernels
+                from mtc_core.kernels.sieve import multiplies_bfloat16
 
-                return NumbaKernels(half)
+                return NumbaKernels(half, sparse and multiplies_bfloat16())
             case "triton":
                 from mtc_core.kernels.triton_kernels import TritonKernels
 

@@ -51,7 +51,7 @@ class TritonKernels:
         keep_of_rows(Matrix(rows_BD), every, k, 0.0)
         return rows_BD
 
-    def pre_activations(self, learner: Learner, x_BI: Tensor) -> PreActivations:
+    def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
         """Of rounded rows and weights in bfloat16; float32 they are in any case, for then few are
         equal at the cut and none must be computed again."""
         weights = learner.weights

@@ -28,6 +28,8 @@ class TritonSelector:
         self.filter = torch.zeros(2, dtype=torch.float64, device=device)
         self.filter[1] = BatchTopK().margin
 
+    cut = 0.0  # the device knows it
+
     def __call__(self, pre: PreActivations, batch: Batch, extreme_B: Tensor) -> Kept:
         """The activations of a step. Extreme rows keep their place but (mask) stay empty."""
         assert pre.rescore is None

@@ -95,6 +95,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from mtc_core.model.products import use_faster_products
     from mtc_core.model.quiet import quiet_transformers
 
     if dtype not in DTYPES:
@@ -113,6 +114,7 @@ def load_model(
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"its files lack {len(missing)} tensors, such as {missing[0]}")
         model = model.to(device).eval().requires_grad_(False)
+    use_faster_products(model)
     shape = ModelShape.from_config(model.config.to_dict())
     return LoadedModel(model, tokenizer, shape, place.commit, place.description)
 

@@ -1,0 +1,214 @@
+"""What a sieve lets through, held against exact pre-activations, on random inputs drawn anew."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mtc_core.kernels import sieve, threads
+from mtc_core.kernels.sieve import Room, sieved
+from mtc_core.kernels.step_kernels import step_kernels
+from mtc_core.kernels.torch_kernels import TorchKernels
+from mtc_core.objective import Weights
+from mtc_core.selection import BatchTopK, Searching
+from mtc_core.selector import takes_few
+from mtc_core.trainer import TranscoderTrainer
+from mtc_core.workspace import Workspace
+from tests.core import small
+from tests.core.steps import fresh_seed
+
+ANY_SLACK = 1e9  # a cut beside which every slack is small
+SHAPES = [(64, 20, 640), (7, 33, 129), (128, 576, 1024), (1, 1, 64), (300, 4, 65)]
+
+
+def learner_of(W_FI, b_F):
+    weights = Weights(W_enc=W_FI, b_enc=b_F, W_dec=W_FI[:, :1], b_dec=b_F[:1], W_skip=None)
+    return SimpleNamespace(weights=weights, workspace=Workspace())
+
+
+def drawn(shape, seed):
+    B, I, F = shape  # noqa: E741
+    draw = torch.Generator().manual_seed(seed)
+    x_BI = torch.randn(B, I, generator=draw) * torch.randn(B, 1, generator=draw).exp()
+    W_FI = torch.randn(F, I, generator=draw) * torch.rand(F, 1, generator=draw)
+    return x_BI, W_FI, torch.randn(F, generator=draw)
+
+
+def assert_all_above(found, x_BI, W_FI, b_F, bound, rows_B):
+    """Those that are above it, of the rows that count, but for what is at it as near as float32
+    can tell; ascending, with their values."""
+    exact_BF = (x_BI.double() @ W_FI.double().T + b_F).float()
+    size_BF = x_BI.abs() @ W_FI.abs().T + b_F.abs()
+    blurred_BF = 1e-6 * x_BI.shape[1] ** 0.5 * size_BF
+    flat_n, values_n = found
+    assert (flat_n.diff() > 0).all()
+    is_found_BF = torch.zeros_like(exact_BF, dtype=torch.bool)
+    is_found_BF.view(-1)[flat_n] = True
+    assert not is_found_BF[~rows_B].any()
+    surely_BF = (exact_BF > bound + blurred_BF) & rows_B[:, None]
+    hardly_BF = exact_BF > bound - blurred_BF
+    assert (is_found_BF | ~surely_BF).all() and (hardly_BF | ~is_found_BF).all()
+    assert (values_n > bound).all()
+    apart_n = (values_n - exact_BF.view(-1)[flat_n]).abs()
+    assert (apart_n <= blurred_BF.view(-1)[flat_n]).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whatever_is_above_a_bound_is_found(shape):
+    x_BI, W_FI, b_F = drawn(shape, fresh_seed())
+    left_out_B = torch.arange(len(x_BI)) % 5 == 3
+    pre = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room())
+    everything_BF = x_BI @ W_FI.T + b_F
+    for share in (0.5, 0.9, 0.99, 1.0):
+        bound = float(everything_BF.flatten().quantile(share))
+        found = pre.sieve.above(bound, left_out_B)
+        assert_all_above(found, x_BI, W_FI, b_F, bound, ~left_out_B)
+    found = pre.sieve.above(0.0, None)
+    assert_all_above(found, x_BI, W_FI, b_F, 0.0, torch.ones(len(x_BI), dtype=torch.bool))
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_sieve_holds_where_everything_is_rounded_the_same_way(up):
+    """What rounding can do at worst: the product is off by nearly 2^-7 of itself."""
+    odd = 1 + 2**-8 + (1 if up else -1) * 2**-16
+    x_BI, W_FI, b_F = torch.full((8, 256), odd), torch.full((64, 256), odd), torch.zeros(64)
+    exact = 256 * odd**2
+    sieve_ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve
+    off = (x_BI.bfloat16().float() @ W_FI.bfloat16().float().T)[0, 0] / exact - 1
+    assert 0.0075 < off * (1 if up else -1) < 2**-7
+    assert sieve_.above(exact * (1 - 1e-5), None)[0].numel() == 8 * 64
+    assert sieve_.above(exact * (1 + 1e-5), None)[0].numel() == 0
+
+
+def test_rows_are_rounded_as_torch_does():
+    draw = torch.Generator().manual_seed(fresh_seed())
+    rows = torch.randn(50, 37, generator=draw) * torch.randn(50, 37, generator=draw).mul(8).exp()
+    rows[:4, 0] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf])
+    rows[4] = 1 + torch.arange(37) * 2**-8  # ties
+    half, norm, lost = sieve._halved(rows)
+    assert torch.equal(half, rows.bfloat16())
+    calm = [0, 1, *range(4, 50)]
+    wanted = rows.bfloat16().double()[calm]
+    assert torch.allclose(norm[calm].double(), wanted.norm(dim=1), rtol=1e-6)
+    assert torch.allclose(
+        lost[calm].double(), (rows[calm].double() - wanted).norm(dim=1), rtol=1e-6
+    )
+    assert not lost[2:4].isfinite().any()
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_not_sieved(odd):
+    x_BI, W_FI, b_F = drawn((64, 20, 640), fresh_seed())
+    for spoilt in (x_BI, W_FI):
+        sound = spoilt.clone()
+        spoilt.view(-1)[7] = odd
+        assert sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()) is None
+        spoilt.copy_(sound)
+    b_F[7] = torch.nan
+    flat_n, values_n = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(1.0, None)
+    assert not values_n.isnan().any() and not (flat_n % 640 == 7).any()
+
+
+def test_a_row_that_overflows_in_bfloat16_alone_is_computed():
+    x_BI, W_FI, b_F = drawn((64, 20, 640), fresh_seed())
+    x_BI[5, 3] = 3.4e38
+    flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(1.0, None)
+    wanted_F = x_BI[5].double() @ W_FI.double().T > 1e30
+    assert wanted_F.any() and torch.equal(
+        flat_n[flat_n // 640 == 5] % 640, wanted_F.nonzero()[:, 0]
+    )
+
+
+def test_a_wide_slack_is_not_worth_it():
+    x_BI, W_FI, b_F = drawn((64, 20, 640), fresh_seed())
+    assert sieved(learner_of(W_FI, b_F), x_BI, 1e-3, Room()) is None
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
+    x_BI, W_FI, b_F = drawn((64, 33, 640), fresh_seed())
+
+    def found():
+        return sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(0.5, None)
+
+    wanted = found()
+    for count in (1, 2, 3, 7):
+        monkeypatch.setattr(threads.torch, "get_num_threads", lambda count=count: count)
+        assert all(torch.equal(a, b) for a, b in zip(found(), wanted, strict=True)), count
+
+
+def test_a_selection_through_a_sieve_is_that_of_all_or_none():
+    x_BI, W_FI, b_F = drawn((128, 40, 1024), fresh_seed())
+    exact = torch.addmm(b_F, x_BI, W_FI.T)
+    budget, through, plain = 128 * 8, BatchTopK(), BatchTopK()
+    assert through.from_above(lambda bound: pytest.fail("no cut yet"), budget, 1024, None) is None
+    through.cut = plain.cut = float(exact.flatten().topk(budget).values.min())
+    pre = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room())
+
+    def above(bound):
+        return pre.sieve.above(bound, None)
+
+    kept = through.from_above(above, budget, 1024, Searching())
+    wanted = plain(exact, budget)
+    # Of two at the cut, either may be the larger one by another order of summing.
+    common = np.intersect1d(
+        kept.rows_n * 1024 + kept.latents_n, wanted.rows_n * 1024 + wanted.latents_n
+    )
+    assert len(common) >= budget - 2 and kept.acts_n.numel() == budget
+    assert through.cut == pytest.approx(plain.cut, rel=1e-5)
+    through.cut = 100 * plain.cut
+    assert through.from_above(above, budget, 1024, Searching()) is None, "too few are above"
+
+
+def trained(monkeypatch, has_bfloat16, changes, train_changes, steps=60):
+    """Steps of a trainer, and how many of them asked a sieve."""
+    monkeypatch.setattr(sieve, "multiplies_bfloat16", lambda: has_bfloat16)
+    trainer = small.trainer({"group_sizes": (64, 192), "k": 3, **changes}, train_changes)
+    asked = []
+    above = sieve.Sieve.above
+    monkeypatch.setattr(sieve.Sieve, "above", lambda *args: asked.append(1) or above(*args))
+    small.run(trainer, 0, steps, extreme=2)
+    monkeypatch.setattr(sieve.Sieve, "above", above)
+    return trainer, len(asked)
+
+
+@pytest.mark.parametrize("extreme", ["mask", "keep"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_steps_through_a_sieve_are_those_without(monkeypatch, dtype, extreme):
+    """In bfloat16, too: there it is the plain way in float32 that it agrees with."""
+    through, asked = trained(monkeypatch, True, {}, {"dtype": dtype, "extreme": extreme})
+    plain, never = trained(monkeypatch, False, {}, {"extreme": extreme})
+    assert asked >= 40 and never == 0
+    for name, tensor in plain.weights.tensors().items():
+        apart = (through.weights.tensors()[name] - tensor).norm() / tensor.norm()
+        assert apart < 2e-3, name
+    assert float(through.threshold) == pytest.approx(float(plain.threshold), rel=1e-3)
+
+
+def test_steps_through_a_sieve_go_on_to_the_same_bits(monkeypatch):
+    whole, _ = trained(monkeypatch, True, {}, {}, steps=20)
+    state = small.snapshot(whole)
+    small.run(whole, 20, 40)
+    resumed = TranscoderTrainer.from_state(whole.spec, whole.train, state)
+    small.run(resumed, 20, 40)
+    small.same_bits(resumed.state(), whole.state())
+
+
+@pytest.mark.parametrize(
+    "changes, train_changes",
+    [
+        ({"selection": "topk"}, {}),
+        ({}, {"extreme": "bound"}),
+        ({"k": 5}, {}),
+        ({}, {"kernels": "torch"}),
+    ],
+)
+def test_what_ranks_rows_or_keeps_many_asks_no_sieve(monkeypatch, changes, train_changes):
+    assert trained(monkeypatch, True, changes, train_changes, steps=5)[1] == 0
+
+
+def test_who_takes_few():
+    assert takes_few(small.spec(group_sizes=(64, 192), k=4), "mask")
+    assert not takes_few(small.spec(group_sizes=(64, 191), k=4), "mask")
+    kernels = step_kernels("torch", torch.device("cpu"), torch.float32, sparse=True)
+    assert isinstance(kernels, TorchKernels)
