@@ -32,7 +32,7 @@ def _compiled(*fastmath: str) -> Any:
 
 # A sum that is written to memory and may be reordered has other bits where the array that it runs
 # over lies just behind it: LLVM decides at run time, by addresses, if vectors are safe. So only
-# `_dot`, which writes nothing, may reorder, and elsewhere a sum has one product to be fused with.
+# `dot`, which writes nothing, may reorder, and elsewhere a sum has one product to be fused with.
 exact, fused = _compiled(), _compiled("contract")
 reordered = _compiled("contract", "reassoc", "nsz")
 
@@ -48,7 +48,7 @@ def above(first, last, lanes, values_N, bound, most, found_N, found_values_N):
     while i < last:
         end = min(i + lanes, last)
         # A loop of known length would be unrolled instead of made of vectors.
-        if _any_above(values_N[i:end], bound):
+        if any_above(values_N[i:end], bound):
             for j in range(i, end):
                 if values_N[j] > bound and values_N[j] <= most:
                     found_N[n], found_values_N[n] = j, values_N[j]
@@ -58,7 +58,7 @@ def above(first, last, lanes, values_N, bound, most, found_N, found_values_N):
 
 
 @exact
-def _any_above(values_n, bound):
+def any_above(values_n, bound):
     found = False
     for i in range(values_n.size):
         found |= values_n[i] > bound
@@ -153,7 +153,7 @@ def _add4(out_D, a0, a1, a2, a3, row0_D, row1_D, row2_D, row3_D):
 
 
 @reordered
-def _dot(a_D, b_D):
+def dot(a_D, b_D):
     total = a_D[0] * b_D[0]
     for o in range(1, a_D.size):
         total += a_D[o] * b_D[o]
@@ -166,7 +166,7 @@ def scale_rows(first, last, scale, rows_BD, centre_D, out_BD, distance_B):
     for r in range(first, last):
         for d in range(centre_D.size):
             out_BD[r, d] = rows_BD[r, d] - centre_D[d]
-        distance_B[r] = np.sqrt(_dot(out_BD[r], out_BD[r]))
+        distance_B[r] = np.sqrt(dot(out_BD[r], out_BD[r]))
         for d in range(centre_D.size):
             out_BD[r, d] *= scale
 
@@ -190,7 +190,7 @@ def pass_rows(
             if m:
                 for o in range(width):
                     errors_MO[m, o] += errors_MO[m - 1, o]
-            squares_BM[r, m] = _dot(errors_MO[m], errors_MO[m])
+            squares_BM[r, m] = dot(errors_MO[m], errors_MO[m])
         for o in range(width):
             residual_BO[r, o] = -errors_MO[n_groups - 1, o]
         for m in range(n_groups - 1, -1, -1):
@@ -201,7 +201,7 @@ def pass_rows(
                 for o in range(width):
                     G_BMO[r, m, o] = scale_BM[r, m] * errors_MO[m, o] + G_BMO[r, m + 1, o]
         for i in range(starts[r], starts[r + 1]):
-            d_act_n[i] = _dot(G_BMO[r, group_F[latents_n[i]]], W_dec[latents_n[i]])
+            d_act_n[i] = dot(G_BMO[r, group_F[latents_n[i]]], W_dec[latents_n[i]])
 
 
 @fused
@@ -246,11 +246,11 @@ def update_latents(
                 g_enc_I[o] += aux_enc_DI[aux_F[f], o]
             for o in range(g_dec_O.size):
                 g_dec_O[o] += aux_dec_DO[aux_F[f], o]
-        _add(g_dec_O, -_dot(g_dec_O, W_dec[f]), W_dec[f])
+        _add(g_dec_O, -dot(g_dec_O, W_dec[f]), W_dec[f])
         _adam(adam, g_enc_I, W_enc[f], m_enc[f], v_enc[f])
         _adam(adam, g_b, b_enc[f : f + 1], m_b[f : f + 1], v_b[f : f + 1])
         _adam(adam, g_dec_O, W_dec[f], m_dec[f], v_dec[f])
-        norm = np.sqrt(_dot(W_dec[f], W_dec[f]))
+        norm = np.sqrt(dot(W_dec[f], W_dec[f]))
         for o in range(g_dec_O.size):
             W_dec[f, o] /= norm
 

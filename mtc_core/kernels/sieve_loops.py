@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtc_core.kernels.loops import LANES, _dot, exact
-
-SIGN, MAGNITUDE = np.int32(-(2**31)), np.int32(2**31 - 1)
+from mtc_core.kernels.loops import LANES, any_above, dot, exact
 
 
 @exact
@@ -27,7 +25,7 @@ def halve(first, last, bits_BD, rows_BD, half_BD, norm_B, lost_B):
             rounded_bits[d] = upper << 16
         for d in range(rounded_bits.size):
             lost[d] = rows_BD[r, d] - rounded[d]
-        norm_B[r], lost_B[r] = np.sqrt(_dot(rounded, rounded)), np.sqrt(_dot(lost, lost))
+        norm_B[r], lost_B[r] = np.sqrt(dot(rounded, rounded)), np.sqrt(dot(lost, lost))
 
 
 @exact
@@ -51,23 +49,15 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
         found, f = 0, 0
         while f < width:
             end = min(f + LANES, width)
-            if _any_above(highest[f:end], least):
+            if any_above(highest[f:end], least):
                 for j in range(f, end):
                     if highest[j] > least:
                         maybe[found] = j
                         found += 1
             f = end
         for i in range(found):
-            value = _dot(x_BI[r], W_FI[maybe[i]]) + bias_F[maybe[i]]
+            value = dot(x_BI[r], W_FI[maybe[i]]) + bias_F[maybe[i]]
             if value > bound:
                 found_N[n], values_N[n] = r * width + maybe[i], value
                 n += 1
     return n - start
-
-
-@exact
-def _any_above(values_n, bound):
-    found = False
-    for i in range(values_n.size):
-        found |= values_n[i] > bound
-    return found

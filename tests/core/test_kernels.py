@@ -77,8 +77,8 @@ def test_only_a_loop_that_writes_nothing_may_reorder_its_sum():
         for name, loop in vars(loops).items()
         if hasattr(loop, "targetoptions")
     }
-    assert {name for name in flags if "reassoc" in flags[name]} == {"_dot"}
-    assert all(found <= {"contract"} for name, found in flags.items() if name != "_dot")
+    assert {name for name in flags if "reassoc" in flags[name]} == {"dot"}
+    assert all(found <= {"contract"} for name, found in flags.items() if name != "dot")
 
 
 def packed(tensors, gap):
