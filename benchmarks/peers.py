@@ -6,8 +6,8 @@ Six MLPs of SmolLM2-135M, d_sae 4,608, k 32, 2,048 rows a step; ours in groups o
 and 2,304. The tools run one after another, round after round, each as its user would run it
 (peer_sparsify.py, peer_saelens.py say with which settings), on as many threads. Ours is the whole
 product by its command, all defaults: Ray with its dashboard, shuffling, metrics, checkpoints,
-calibration, splicing, report. After each round the matrix products alone that ours cannot do
-without (suite.py) are timed in this process.
+calibration, splicing, report. After each round the forward's and encoders' matrix products alone,
+by torch in that dtype (suite.py), are timed in this process.
 
 tokens/s: rows of the steps after --warmup, by the time until training has ended, with its last
 checkpoint (peer_steps.py). Ours gathers its ridge totals in the first 128 x d_in rows, which are

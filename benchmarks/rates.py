@@ -23,6 +23,7 @@ import transformers
 
 from mtc_core.capture import make_capture
 from mtc_core.config import TrainConfig, TranscoderSpec
+from mtc_core.kernels.sieve import multiplies_bfloat16
 from mtc_core.model.model_source import load_model
 from mtc_core.sites import Site
 from mtc_core.statistics import measure_pair
@@ -41,6 +42,8 @@ STEPS = (
     (576, 9216, 64, 2, 2048),
     (768, 12288, 64, 4, 2048),
     (768, 3072, 128, 4, 4096),
+    (576, 2304, 64, 4, 2048),
+    (256, 4096, 128, 1, 2048),
 )
 # d_model, d_mlp, heads, layers
 MODELS = ((128, 512, 4, 4), (256, 1024, 4, 4), (576, 1536, 9, 4), (768, 3072, 12, 3))
@@ -58,7 +61,10 @@ def step_work(d: int, d_sae: int, k: int, groups: int, batch: int) -> tuple[list
     trainer = TranscoderTrainer(spec, train, measure_pair(x, y))
     trainer.ridge.wanted = 0  # the steady state
     work = costs.transcoder_cost(spec, d, d, batch).work
-    kinds = [batch * work.dense_flops, batch * work.sparse_flops, batch * work.bytes, 1.0]
+    sieved = multiplies_bfloat16() and spec.takes_few(train.extreme)
+    products = [batch * work.dense_flops, 0.0]
+    rest = [batch * work.sparse_flops, batch * work.bytes, 1.0]
+    kinds = [*(products[::-1] if sieved else products), *rest]
     return kinds, median_seconds(lambda: trainer.step(x, y))
 
 
@@ -129,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch "
           f"{torch.__version__}")  # fmt: skip
-    show("step", STEPS, ("dense FLOP", "sparse FLOP", "bytes", "each"), step_work)
+    show("step", STEPS, ("dense FLOP", "sieved FLOP", "sparse FLOP", "bytes", "each"), step_work)
     show("forward", MODELS, ("FLOP", "each"), pass_work)
 
 

@@ -1,4 +1,4 @@
-"""Speed of a whole suite on one device, beside the GEMMs that it cannot do without.
+"""Speed of a whole suite on one device, beside the GEMMs of its forward and its encoders.
 
     python benchmarks/suite.py --model FOLDER --layers 6 --text FILE
 
@@ -129,7 +129,7 @@ class Suite:
 
 
 class GemmBound:
-    """The matrix products that any implementation needs: model blocks and encoders."""
+    """The matrix products of model blocks and encoders, by torch: ours may do cheaper ones."""
 
     def __init__(
         self,

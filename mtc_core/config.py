@@ -23,6 +23,7 @@ Kernels = Literal["torch", "numba", "triton"]
 DEAD_AFTER_TOKENS_MAX = 10_000_000
 # Learning rates are known for runs of this many steps; shorter runs need higher ones, to a limit.
 AUTO_LR_STEPS, AUTO_LR_MOST = 300_000, 16.0
+FEWEST_LATENTS = 64  # for each one that is on: one entry costs ten times its part of a product
 BY_STEPS = "steps"  # resolved.json of runs whose `auto` learning rates go by their length
 EXTREME_FACTOR = 8.0  # times the site's median distance from its mean; maths: extreme rows
 
@@ -70,6 +71,12 @@ class TranscoderSpec:
             return self.lr
         shorter = math.sqrt(AUTO_LR_STEPS / max(1, steps))
         return 2e-4 / math.sqrt(self.d_sae / 2**14) * min(max(1.0, shorter), AUTO_LR_MOST)
+
+    def takes_few(self, extreme: Extreme) -> bool:
+        """Whether all that counts of a batch's pre-activations is which are above a cut, and few
+        are: then a sieve may tell them (mtc_core/kernels/sieve.py). `bound` ranks extreme rows."""
+        few = self.d_sae >= FEWEST_LATENTS * self.k
+        return self.selection == "batchtopk" and extreme != "bound" and few
 
     @property
     def weights(self) -> tuple[float, ...]:

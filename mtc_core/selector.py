@@ -17,7 +17,6 @@ from mtc_core.pre_activations import PreActivations, Sieve
 from mtc_core.selection import BatchTopK, Kept, Search, keep_largest, topk_rows
 
 THRESHOLD_DECAY = 0.99
-FEWEST_LATENTS = 64  # for each one that is on: a single entry takes ten times its part of a product
 BOUND_LATENTS = 4  # an extreme row under `bound` uses at most this many times k latents
 
 
@@ -64,7 +63,7 @@ class HostSelector:
         return kept
 
     def _sieved(self, sieve: Sieve, extreme_B: Tensor, budget: int) -> Kept | None:
-        assert takes_few(self.spec, self.extreme)
+        assert self.spec.takes_few(self.extreme)
         left_out_B = extreme_B if self.extreme == "mask" else None
         return self.batch_topk.from_above(
             lambda bound: sieve.above(bound, left_out_B), budget, self.spec.d_sae, self.search
@@ -95,13 +94,6 @@ def curb_extreme(pre_BF: Tensor, extreme_B: Tensor, extreme: Extreme, spec: Tran
         return
     cap = bound_latents(extreme, spec)
     pre_BF[rows_E] = keep_largest(pre_BF[rows_E], cap) if cap else 0
-
-
-def takes_few(spec: TranscoderSpec, extreme: Extreme) -> bool:
-    """Whether all that counts of a batch's pre-activations is which are above a cut, and few are:
-    then a sieve may tell them (mtc_core/kernels/sieve.py). `bound` ranks every extreme row."""
-    few = spec.d_sae >= FEWEST_LATENTS * spec.k
-    return spec.selection == "batchtopk" and extreme != "bound" and few
 
 
 def bound_latents(extreme: Extreme, spec: TranscoderSpec) -> int:

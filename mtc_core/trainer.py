@@ -27,7 +27,6 @@ from mtc_core.learner import Learner, LossWatch
 from mtc_core.objective import Batch, Objective
 from mtc_core.ridge import RidgeTotals
 from mtc_core.selection import Kept
-from mtc_core.selector import takes_few
 from mtc_core.statistics import PairStatistics, Scaler
 from mtc_core.workspace import Workspace
 
@@ -87,7 +86,7 @@ class TranscoderTrainer:
         for parameter in self.weights.tensors().values():
             self.optimizer.state[parameter] = fresh_moments(parameter)
         half = train.dtype == "bfloat16"
-        sparse = takes_few(spec, train.extreme)
+        sparse = spec.takes_few(train.extreme)
         self.kernels = step_kernels(train.kernels, self.device, dtype, half, sparse)
         self.scaler = Scaler(
             statistics,

@@ -1,9 +1,9 @@
 """A selection in float32 for the price of a product in bfloat16, where the CPU multiplies those.
 
-Of x W_encᵀ only the few largest entries count, two or three in a hundred of which are near the cut.
-The product in bfloat16 says of every entry how large it may be at most, and those that may be above
-a bound are computed in float32. So which entries are found, and their values, do not depend on how
-anything was rounded: |x̃·w̃ − x·w| ≤ ‖x̃ − x‖ ‖w̃‖ + ‖x‖ ‖w̃ − w‖, with norms that are measured.
+Of x W_encᵀ only the few largest entries count. The product in bfloat16 says of every entry how
+large it may be at most, and those that may be above a bound are computed in float32. So which are
+found, and their values, do not depend on how that product was rounded:
+|x̃·w̃ − x·w| ≤ ‖x̃ − x‖ ‖w̃‖ + ‖x‖ ‖w̃ − w‖, with norms that are measured, and ‖x‖ ≤ ‖x̃‖ + ‖x̃ − x‖.
 
 B rows · F latents · I source width · n entries
 """
@@ -26,7 +26,7 @@ from mtc_core.pre_activations import PreActivations, pre_activations
 HALF_ROUNDING = 1.01 * 2.0**-8  # of a number that is rounded to bfloat16, as a share of it
 FLOAT_ROUNDING = 2.0**-24
 SLACK = 1.001  # norms and bounds are themselves rounded
-WIDEST = 0.2  # slack, as a share of the cut: three times as many are computed then as are kept
+WIDEST = 0.2  # slack, as a share of the cut; beyond, several times as many are computed as are kept
 
 
 @cache
@@ -71,7 +71,8 @@ def sieved(learner: Learner, x_BI: Tensor, cut: float, room: Room) -> PreActivat
     # Both sums of I products are rounded, too: this one, and that in float32.
     summing = 2 * (x_BI.shape[1] + 1) * FLOAT_ROUNDING
     highest_norm, highest_lost = W_norm_F.max(), W_lost_F.max()
-    slack_B = (x_lost_B + summing * x_norm_B) * highest_norm + x_norm_B * highest_lost
+    x_most_B = x_norm_B + x_lost_B
+    slack_B = (x_lost_B + summing * x_most_B) * highest_norm + x_most_B * highest_lost
     if not slack_B.median() < WIDEST * cut:
         return None
     size = (len(x_BI), len(half_FI))
@@ -95,7 +96,9 @@ class Sieve:
         """Ascending flat indices of the pre-activations above a bound, and those; none of the rows
         that are left out."""
         weights = self._learner.weights
-        slack_B = self._slack_B
+        # And sums with the bias are rounded, as is the bound.
+        largest = float(weights.b_enc.detach().abs().max()) + bound
+        slack_B = self._slack_B + 4 * FLOAT_ROUNDING * largest
         if left_out_B is not None:
             slack_B = slack_B.masked_fill(left_out_B, -torch.inf)
         indices, values = self._room.of(self._product_BF.numel(), torch.float32)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtc_core.kernels.loops import LANES, any_above, dot, exact
+# numba keeps compiled code by the file of a loop: after a change of `dot`, this file has to change.
+from mtc_core.kernels.loops import LANES, dot, exact
+
+SMALLEST = np.float32(1.2e-38)  # of a square that has not lost its digits
 
 
 @exact
@@ -25,7 +28,8 @@ def halve(first, last, bits_BD, rows_BD, half_BD, norm_B, lost_B):
             rounded_bits[d] = upper << 16
         for d in range(rounded_bits.size):
             lost[d] = rows_BD[r, d] - rounded[d]
-        norm_B[r], lost_B[r] = np.sqrt(dot(rounded, rounded)), np.sqrt(dot(lost, lost))
+        norm_B[r] = np.sqrt(max(dot(rounded, rounded), SMALLEST))
+        lost_B[r] = np.sqrt(max(dot(lost, lost), SMALLEST))
 
 
 @exact
@@ -34,7 +38,8 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
     found_N[first * F] on; returns how many.
 
     product_BF: x Wᵀ as bits of bfloat16, off by at most slack_B of its row and `rounding` of
-    itself. Only what may be above the bound by that is computed."""
+    itself. Only what may be above the bound by that is computed: nothing of a row whose slack is
+    −inf, and all of one whose slack is inf."""
     width = bias_F.size
     bits, maybe = np.empty(width, np.int32), np.empty(width, np.int64)
     highest = bits.view(np.float32)
@@ -42,6 +47,8 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
     n = start
     for r in range(first, last):
         least = bound - slack_B[r]
+        if least == np.inf:
+            continue
         for f in range(width):
             bits[f] = np.int32(product_BF[r, f]) << 16
         for f in range(width):
@@ -49,9 +56,9 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
         found, f = 0, 0
         while f < width:
             end = min(f + LANES, width)
-            if any_above(highest[f:end], least):
+            if least == -np.inf or _any_above(highest[f:end], least):
                 for j in range(f, end):
-                    if highest[j] > least:
+                    if least == -np.inf or highest[j] > least:
                         maybe[found] = j
                         found += 1
             f = end
@@ -61,3 +68,11 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
                 found_N[n], values_N[n] = r * width + maybe[i], value
                 n += 1
     return n - start
+
+
+@exact
+def _any_above(values_n, bound):
+    found = False
+    for i in range(values_n.size):
+        found |= values_n[i] > bound
+    return found

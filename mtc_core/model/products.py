@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 _CPU = Path("/proc/cpuinfo")
+_TYPES = (Tensor, nn.Parameter)  # others, quantised ones, say that they are float32, too
 
 
 def is_faster_here() -> bool:
@@ -32,32 +33,44 @@ def is_faster_here() -> bool:
 
 def use_faster_products(model: nn.Module) -> None:
     """Have a model's linear layers multiply by oneDNN where that is faster: what is float32, on a
-    CPU and wants no gradient. Results differ by rounding."""
+    CPU and wants no gradient. Results differ from torch's own by rounding."""
     from transformers.pytorch_utils import Conv1D
 
     if not is_faster_here():
         return
     for module in model.modules():
+        if "forward" in vars(module):  # somebody has put a wrapper around it
+            continue
         if type(module) is nn.Linear:
-            replace_product(module, lambda weight: weight)
+            _replace(module, _linear)
         elif type(module) is Conv1D:
-            replace_product(module, lambda weight: weight.T)
+            _replace(module, _conv1d)
 
 
-def replace_product(module: Any, outputs_first: Callable[[Tensor], Tensor]) -> None:
-    """outputs_first: of its weight, a view [outputs, inputs]."""
-    plain = type(module).forward
-
-    def forward(self: Any, x: Tensor) -> Tensor:
-        if not _is_plain(x) or not _is_plain(self.weight):
-            return plain(self, x)
-        weight = outputs_first(self.weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, "none", [], "")
-
+def _replace(module: Any, forward: Callable[[Any, Tensor], Tensor]) -> None:
     module.forward = MethodType(forward, module)
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    wants_gradient = tensor.requires_grad and torch.is_grad_enabled()
-    on_cpu = tensor.device.type == "cpu" and tensor.dtype == torch.float32
-    return on_cpu and not wants_gradient and tensor.dim() > 1 and tensor.numel() > 0
+def _linear(self: Any, input: Tensor) -> Tensor:
+    if not _is_for_it(self, input):
+        return type(self).forward(self, input)
+    return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+
+
+def _conv1d(self: Any, x: Tensor) -> Tensor:
+    if not _is_for_it(self, x):
+        return type(self).forward(self, x)
+    return torch.ops.mkldnn._linear_pointwise(x, self.weight.T, self.bias, "none", [], "")
+
+
+def _is_for_it(module: Any, x: Tensor) -> bool:
+    tensors = (x, module.weight, *(() if module.bias is None else (module.bias,)))
+    if torch.is_autocast_enabled("cpu") or x.dim() < 2 or not x.numel():
+        return False
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return False
+    return all(type(tensor) in _TYPES and _is_float32(tensor) for tensor in tensors)
+
+
+def _is_float32(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from mtc_core.config import TranscoderSpec
+from mtc_core.kernels.choose import resolve_kernels
 from orchestrator.manifest import Manifest
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan
 from orchestrator.planning.costs import ROWS_PER_DIMENSION
@@ -143,10 +145,18 @@ class _Model:
         for id in cell.transcoders:
             plan = self._transcoders[id]
             work = plan.cost.work
-            total += (work.dense_flops + self._ridge_flops(plan)) / rates.dense_flops
+            total += work.dense_flops / self._product_flops(plan, rates)
+            total += self._ridge_flops(plan) / rates.dense_flops
             total += work.sparse_flops / rates.sparse_flops + work.bytes / rates.bytes
             total += rates.step_s / self._train.batch_tokens
         return total
+
+    def _product_flops(self, plan: TranscoderPlan, rates: Rates) -> float:
+        """Of the encoder."""
+        if rates.sieve_flops is None or resolve_kernels(self._train.kernels) != "numba":
+            return rates.dense_flops
+        few = TranscoderSpec.from_dict(plan.spec).takes_few(self._train.extreme)
+        return rates.sieve_flops if few else rates.dense_flops
 
     def _ridge_flops(self, plan: TranscoderPlan) -> float:
         """Of the line that a transcoder is held against, which the first rows determine."""

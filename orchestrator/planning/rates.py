@@ -19,8 +19,9 @@ _FORWARD_EXPONENT, _STEP_EXPONENT = 0.82, 0.70
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
     """Per second: FLOPs of a forward pass, of other matrix products, and on gathered rows; bytes of
-    passes over memory; bytes that one process publishes. step_s, pass_s: of each step of a
-    transcoder and of each forward pass, whatever their size."""
+    passes over memory; bytes that one process publishes. sieve_flops: of encoders' products where a
+    sieve does instead (mtc_core/kernels/sieve.py), None where none is. step_s, pass_s: of each step
+    of a transcoder and of each forward pass, whatever their size."""
 
     forward_flops: float
     dense_flops: float
@@ -29,6 +30,7 @@ class Rates:
     published_bytes: float
     step_s: float
     pass_s: float
+    sieve_flops: float | None = None
 
     def with_threads(self, threads: int) -> Rates:
         """Of a CPU process with so many, out of those with one."""
@@ -37,19 +39,21 @@ class Rates:
             self,
             forward_flops=self.forward_flops * threads**_FORWARD_EXPONENT,
             dense_flops=self.dense_flops * times,
+            sieve_flops=self.sieve_flops and self.sieve_flops * times,
             sparse_flops=self.sparse_flops * times,
             bytes=self.bytes * times,
         )
 
 
-# With AVX-512 since Zen 4: by oneDNN, and by a sieve (mtc_core/kernels/sieve.py).
+# With AVX-512, since Zen 4: its forward by oneDNN, its encoders by a sieve.
 _EPYC = Rates(
     forward_flops=87e9,  # 94e9 by itself, without a run around it
-    dense_flops=186e9,
-    sparse_flops=9.2e9,
-    bytes=15.1e9,
+    dense_flops=74e9,
+    sieve_flops=130e9,
+    sparse_flops=21e9,
+    bytes=11.6e9,
     published_bytes=1.2e9,
-    step_s=0.0026,
+    step_s=0.0032,
     pass_s=0.0174,
 )
 _XEON = Rates(
@@ -61,16 +65,8 @@ _XEON = Rates(
     step_s=0.0034,
     pass_s=0.0191,
 )
-# Of that EPYC by MKL, and without a sieve.
-_OTHER = Rates(
-    forward_flops=75e9,
-    dense_flops=74e9,
-    sparse_flops=21e9,
-    bytes=11.6e9,
-    published_bytes=1.2e9,
-    step_s=0.0032,
-    pass_s=0.0117,
-)
+# The same by MKL, without a sieve.
+_OTHER = replace(_EPYC, forward_flops=75e9, sieve_flops=None, pass_s=0.0117)
 # By what is in the name; of both, those with AVX-512.
 _CPUS = {"AMD EPYC": _EPYC, "Intel(R) Xeon(R)": _XEON}
 

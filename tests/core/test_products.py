@@ -14,6 +14,11 @@ from tests.core.tiny_models import tiny_model
 ZEN4 = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\n"
 
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN"
+)
+
+
 @pytest.fixture
 def faster(monkeypatch):
     """As on a CPU where it is."""
@@ -49,12 +54,18 @@ def test_layers_of_any_shape(kind, rows, faster):
         assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_what_it_is_not_for_is_left_to_torch(faster, monkeypatch):
+def test_what_it_is_not_for_is_left_to_torch(faster):
     layer = torch.nn.Linear(8, 4)
     products.use_faster_products(layer)
     layer(torch.randn(3, 8)).sum().backward()
     assert layer.weight.grad is not None
     layer.requires_grad_(False)
+    layer.bias.requires_grad_()
+    layer(torch.randn(3, 8)).sum().backward()
+    assert layer.bias.grad is not None
+    layer.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(3, 8)).dtype == torch.bfloat16
     x = torch.randn(3, 8, requires_grad=True)
     layer(x).sum().backward()
     assert x.grad is not None
@@ -62,6 +73,29 @@ def test_what_it_is_not_for_is_left_to_torch(faster, monkeypatch):
     assert layer(torch.randn(0, 8)).shape == (0, 4)
     layer.double()
     assert layer(torch.randn(3, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+class Quantised(torch.Tensor):
+    """Says that it is float32, and is not."""
+
+
+def test_wrappers_and_other_kinds_of_weights_are_left_alone(faster):
+    wrapped = torch.nn.Linear(8, 4).requires_grad_(False)
+    wrapped.forward = lambda x: "wrapped"
+    odd = torch.nn.Linear(8, 4).requires_grad_(False)
+    odd.weight = torch.nn.Parameter(odd.weight.data.as_subclass(Quantised), requires_grad=False)
+    for layer in (wrapped, odd):
+        products.use_faster_products(layer)
+    assert wrapped(torch.ones(2, 8)) == "wrapped"
+    assert isinstance(odd(torch.ones(2, 8)), Quantised)
+
+
+def test_arguments_keep_their_names(faster):
+    linear, conv = torch.nn.Linear(8, 4).requires_grad_(False), Conv1D(4, 8).requires_grad_(False)
+    for layer in (linear, conv):
+        products.use_faster_products(layer)
+    x = torch.randn(3, 8)
+    assert torch.equal(linear(input=x), linear(x)) and torch.equal(conv(x=x), conv(x))
 
 
 def test_a_copy_uses_its_own_weights(faster):
@@ -74,11 +108,13 @@ def test_a_copy_uses_its_own_weights(faster):
         assert not other(x).any() and layer(x).any()
 
 
-def test_bits_depend_neither_on_threads_nor_on_the_other_rows(faster):
+@pytest.mark.parametrize("inputs, outputs", [(576, 192), (64, 64), (1536, 576)])
+def test_bits_depend_neither_on_threads_nor_on_the_other_rows(inputs, outputs, faster):
+    """Of one row alone they may."""
     torch.manual_seed(fresh_seed())
-    layer = torch.nn.Linear(576, 192).requires_grad_(False)
+    layer = torch.nn.Linear(inputs, outputs).requires_grad_(False)
     products.use_faster_products(layer)
-    x, count = torch.randn(300, 576), torch.get_num_threads()
+    x, count = torch.randn(300, inputs), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         wanted = layer(x)
@@ -86,7 +122,8 @@ def test_bits_depend_neither_on_threads_nor_on_the_other_rows(faster):
         assert torch.equal(layer(x), wanted)
     finally:
         torch.set_num_threads(count)
-    assert torch.equal(layer(x[:128]), wanted[:128])
+    for rows in (2, 3, 16, 127, 128, 299):
+        assert torch.equal(layer(x[:rows]), wanted[:rows]), rows
 
 
 def test_only_where_it_is_known_to_be_faster(monkeypatch, tmp_path):

@@ -1,18 +1,18 @@
 """What a sieve lets through, held against exact pre-activations, on random inputs drawn anew."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from mtc_core.kernels import sieve, threads
+from mtc_core.kernels import loops, sieve, threads
 from mtc_core.kernels.sieve import Room, sieved
 from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.objective import Weights
 from mtc_core.selection import BatchTopK, Searching
-from mtc_core.selector import takes_few
 from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
 from tests.core import small
@@ -113,11 +113,34 @@ def test_what_is_not_finite_is_not_sieved(odd):
 def test_a_row_that_overflows_in_bfloat16_alone_is_computed():
     x_BI, W_FI, b_F = drawn((64, 20, 640), fresh_seed())
     x_BI[5, 3] = 3.4e38
+    W_FI[:, 3] = torch.where(W_FI[:, 3] < 0, -0.5, 0.5)
+    W_FI[::7, 3] = 0  # inf times 0 is no number
     flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(1.0, None)
-    wanted_F = x_BI[5].double() @ W_FI.double().T > 1e30
-    assert wanted_F.any() and torch.equal(
-        flat_n[flat_n // 640 == 5] % 640, wanted_F.nonzero()[:, 0]
-    )
+    exact_F = x_BI[5].double() @ W_FI.double().T + b_F
+    found_F = torch.zeros(640, dtype=torch.bool)
+    found_F[flat_n[flat_n // 640 == 5] % 640] = True
+    assert found_F[exact_F > 1.001].all() and not found_F[exact_F < 0.999].any()
+    assert found_F[::7].any() and found_F.sum() > 200
+
+
+@pytest.mark.parametrize("length, size", [(1e-7, 0.2), (1e17, 1e-24), (1e-20, 1e3), (3.0, 1e-3)])
+def test_rows_and_weights_of_any_size(length, size):
+    """Beside a bias of 1 all that counts may be lost by rounding; squares may be too small."""
+    x_BI, W_FI, b_F = drawn((64, 30, 640), fresh_seed())
+    x_BI, W_FI = length * x_BI, size * W_FI
+    b_F = torch.ones(640) if length == 1e-7 else torch.zeros(640)
+    everything_BF = x_BI @ W_FI.T + b_F
+    bound = max(1e-30, float(everything_BF.flatten().quantile(0.99)))
+    for bound_ in (bound, 1.0 if length == 1e-7 else bound / 3):
+        flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(bound_, None)
+        rows_n, latents_n = np.nonzero(plainly(x_BI, W_FI, b_F) > np.float32(bound_))
+        assert np.array_equal(flat_n.numpy(), rows_n * 640 + latents_n)
+
+
+def plainly(x_BI, W_FI, b_F):
+    """Each by the loop that a sieve computes candidates with."""
+    x, W, b = x_BI.numpy(), W_FI.numpy(), b_F.numpy()
+    return np.array([[loops.dot(row, w) + bias for w, bias in zip(W, b, strict=True)] for row in x])
 
 
 def test_a_wide_slack_is_not_worth_it():
@@ -160,15 +183,21 @@ def test_a_selection_through_a_sieve_is_that_of_all_or_none():
     assert through.from_above(above, budget, 1024, Searching()) is None, "too few are above"
 
 
+@contextmanager
+def counted(monkeypatch, name):
+    """A method of sieves: its calls."""
+    calls, method = [], getattr(sieve.Sieve, name)
+    monkeypatch.setattr(sieve.Sieve, name, lambda *args: calls.append(args) or method(*args))
+    yield calls
+    monkeypatch.setattr(sieve.Sieve, name, method)
+
+
 def trained(monkeypatch, has_bfloat16, changes, train_changes, steps=60):
-    """Steps of a trainer, and how many of them asked a sieve."""
+    """A trainer after so many steps, and how often it asked a sieve."""
     monkeypatch.setattr(sieve, "multiplies_bfloat16", lambda: has_bfloat16)
     trainer = small.trainer({"group_sizes": (64, 192), "k": 3, **changes}, train_changes)
-    asked = []
-    above = sieve.Sieve.above
-    monkeypatch.setattr(sieve.Sieve, "above", lambda *args: asked.append(1) or above(*args))
-    small.run(trainer, 0, steps, extreme=2)
-    monkeypatch.setattr(sieve.Sieve, "above", above)
+    with counted(monkeypatch, "above") as asked:
+        small.run(trainer, 0, steps, extreme=2)
     return trainer, len(asked)
 
 
@@ -181,17 +210,22 @@ def test_steps_through_a_sieve_are_those_without(monkeypatch, dtype, extreme):
     assert asked >= 40 and never == 0
     for name, tensor in plain.weights.tensors().items():
         apart = (through.weights.tensors()[name] - tensor).norm() / tensor.norm()
-        assert apart < 2e-3, name
+        assert apart < 1e-5, name
     assert float(through.threshold) == pytest.approx(float(plain.threshold), rel=1e-3)
 
 
 def test_steps_through_a_sieve_go_on_to_the_same_bits(monkeypatch):
-    whole, _ = trained(monkeypatch, True, {}, {}, steps=20)
-    state = small.snapshot(whole)
-    small.run(whole, 20, 40)
-    resumed = TranscoderTrainer.from_state(whole.spec, whole.train, state)
-    small.run(resumed, 20, 40)
-    small.same_bits(resumed.state(), whole.state())
+    whole, asked = trained(monkeypatch, True, {}, {}, steps=20)
+    assert asked > 10
+    for cut in (1.0, 5.0):  # then too few are above it, and all are computed
+        whole.selector.batch_topk.cut *= cut
+        state, first = small.snapshot(whole), whole.step_index
+        with counted(monkeypatch, "exact") as computed:
+            small.run(whole, first, first + 20)
+        assert len(computed) == (cut > 1)
+        resumed = TranscoderTrainer.from_state(whole.spec, whole.train, state)
+        small.run(resumed, first, first + 20)
+        small.same_bits(resumed.state(), whole.state())
 
 
 @pytest.mark.parametrize(
@@ -208,7 +242,7 @@ def test_what_ranks_rows_or_keeps_many_asks_no_sieve(monkeypatch, changes, train
 
 
 def test_who_takes_few():
-    assert takes_few(small.spec(group_sizes=(64, 192), k=4), "mask")
-    assert not takes_few(small.spec(group_sizes=(64, 191), k=4), "mask")
+    assert small.spec(group_sizes=(64, 192), k=4).takes_few("mask")
+    assert not small.spec(group_sizes=(64, 191), k=4).takes_few("mask")
     kernels = step_kernels("torch", torch.device("cpu"), torch.float32, sparse=True)
     assert isinstance(kernels, TorchKernels)
