@@ -18,9 +18,10 @@ from torch import Tensor
 
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
+from mtc_core.kernels.found import Room, joined
 from mtc_core.kernels.host_kernels import HostKernels
 from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, gradient_scales
-from mtc_core.kernels.sieve import Room, joined, sieved
+from mtc_core.kernels.sieve import sieved
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights

@@ -10,15 +10,14 @@ B rows · F latents · I source width · n entries
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtc_core.kernels import sieve_loops as loops
+from mtc_core.kernels.found import Room, joined
 from mtc_core.kernels.threads import even_cuts, spread
 from mtc_core.learner import Learner
 from mtc_core.pre_activations import PreActivations, pre_activations
@@ -34,33 +33,6 @@ def multiplies_bfloat16() -> bool:
     """Whether this CPU does: else a product in bfloat16 takes longer than one in float32."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return supported is not None and supported()
-
-
-class Room:
-    """Memory for all entries that may be found. A page of it is taken where one is."""
-
-    def __init__(self) -> None:
-        # Not numpy's, which asks for huge pages: six transcoders took half a gigabyte of them.
-        self._indices = torch.empty(0, dtype=torch.int64)
-        self._values: dict[torch.dtype, Tensor] = {}
-
-    def of(self, size: int, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Of indices, and of values of a dtype, to be overwritten by the next."""
-        if self._indices.numel() < size:
-            self._indices = torch.empty(size, dtype=torch.int64)
-            self._values.clear()
-        if dtype not in self._values:
-            self._values[dtype] = torch.empty(self._indices.numel(), dtype=dtype)
-        return self._indices.numpy(), self._values[dtype].numpy()
-
-
-def joined(
-    starts: Sequence[int], counts: Sequence[int], indices: Any, values: Any
-) -> tuple[Tensor, Tensor]:
-    """What was found from each of the starts on, one after another."""
-    parts = [slice(start, start + n) for start, n in zip(starts, counts, strict=False)]
-    indices_n, values_n = (np.concatenate([of[part] for part in parts]) for of in (indices, values))
-    return torch.from_numpy(indices_n), torch.from_numpy(values_n)
 
 
 def sieved(learner: Learner, x_BI: Tensor, cut: float, room: Room) -> PreActivations | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# numba keeps compiled code by the file of a loop: after a change of `dot`, this file has to change.
-from mtc_core.kernels.loops import LANES, dot, exact
+# numba keeps compiled code by the file of a loop: after a change of these, this file has to change.
+from mtc_core.kernels.loops import LANES, any_above, dot, exact
 
 SMALLEST = np.float32(1.2e-38)  # of a square that has not lost its digits
 
@@ -56,7 +56,7 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
         found, f = 0, 0
         while f < width:
             end = min(f + LANES, width)
-            if least == -np.inf or _any_above(highest[f:end], least):
+            if least == -np.inf or any_above(highest[f:end], least):
                 for j in range(f, end):
                     if least == -np.inf or highest[j] > least:
                         maybe[found] = j
@@ -68,11 +68,3 @@ def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F,
                 found_N[n], values_N[n] = r * width + maybe[i], value
                 n += 1
     return n - start
-
-
-@exact
-def _any_above(values_n, bound):
-    found = False
-    for i in range(values_n.size):
-        found |= values_n[i] > bound
-    return found

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from mtc_core.errors import TrainingStopped
 from mtc_core.kernels import loops, sieve, threads
-from mtc_core.kernels.sieve import Room, sieved
+from mtc_core.kernels.found import Room
+from mtc_core.kernels.sieve import sieved
 from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.objective import Weights
@@ -226,6 +228,21 @@ def test_steps_through_a_sieve_go_on_to_the_same_bits(monkeypatch):
         resumed = TranscoderTrainer.from_state(whole.spec, whole.train, state)
         small.run(resumed, first, first + 20)
         small.same_bits(resumed.state(), whole.state())
+
+
+def test_a_step_whose_rows_are_no_numbers_changes_nothing(monkeypatch):
+    trainer, asked = trained(monkeypatch, True, {}, {}, steps=20)
+    assert asked > 10
+    before = small.snapshot(trainer)
+    x, y = small.rows(seed=1)
+    for spoilt in (x, y):
+        sound = spoilt.clone()
+        spoilt[3, 1] = torch.nan
+        with pytest.raises(TrainingStopped):
+            trainer.step(x, y)
+        spoilt.copy_(sound)
+    after = trainer.weights.tensors()
+    small.same_bits({name: before[name] for name in after}, after)
 
 
 @pytest.mark.parametrize(
