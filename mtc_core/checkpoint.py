@@ -45,11 +45,10 @@ def write_checkpoint(
     """Write `folder/step-…` and drop all but the newest `keep`.
 
     Raises TrainingStopped, and writes nothing, where a tensor is not finite."""
-    import torch
     from safetensors.torch import save_file
 
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _finite(tensor):
             raise TrainingStopped(
                 f"{name} is not finite after {step} steps; lower its lr (or train.lr), or set "
                 "model.dtype: float32 if the model's activations overflow"
@@ -65,6 +64,13 @@ def write_checkpoint(
     for old in paths[: paths.index(path) + 1][:-keep]:
         remove_folder(old)
     return path
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Without a copy of it: `isfinite` makes several, and writers have memory of their own each."""
+    import torch
+
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def read_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -9,6 +9,7 @@ C contexts · T positions · R rows of a block · D width of a site
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from mtc_core.capture import Capture
+from mtc_core.capture.forward import Take
 from mtc_core.tokens.schedule import Block
 
 Activations = dict[str, Tensor]  # Site.tensor -> [rows, D]
@@ -69,10 +71,7 @@ class ActivationProducer:
         ):
             here_N = self._there((place_N >= 0).nonzero().squeeze(1))
             there_N = self._there(place_N[place_N >= 0])
-            for name, acts_CTD in self._forward(chunk_CT).items():
-                rows_ND = acts_CTD.flatten(0, 1)
-                buffer_RD = _buffer(into, name, flat_R.numel(), rows_ND)
-                buffer_RD.index_copy_(0, there_N, rows_ND.index_select(0, here_N))
+            self._forward(chunk_CT, partial(_into, into, flat_R.numel(), here_N, there_N))
             yield
 
     def rows(self, ids_CT: Tensor, rows_CT: Tensor) -> Iterator[Activations]:
@@ -82,17 +81,15 @@ class ActivationProducer:
         )
         for chunk_CT, mask_CT in chunks:
             here_N = self._there(mask_CT.flatten().nonzero().squeeze(1))
-            captured = self._forward(chunk_CT)
-            yield {
-                name: acts_CTD.flatten(0, 1).index_select(0, here_N)
-                for name, acts_CTD in captured.items()
-            }
+            rows: Activations = {}
+            self._forward(chunk_CT, partial(_select, rows, here_N))
+            yield rows
 
-    def _forward(self, ids_CT: Tensor) -> Activations:
+    def _forward(self, ids_CT: Tensor, take: Take) -> None:
         self.forwards += 1
         self.tokens_forwarded += ids_CT.numel()
         with record_function("mtc.forward"):
-            return self.capture(self._there(ids_CT.long()))
+            self.capture.each(self._there(ids_CT.long()), take)
 
     def _there(self, tensor: Tensor) -> Tensor:
         """On the producer's device. From pinned memory, else a GPU's work would first have to be
@@ -100,6 +97,20 @@ class ActivationProducer:
         if self.device.type != "cuda":
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _select(rows: Activations, here_N: Tensor, name: str, acts_CTD: Tensor) -> None:
+    """Some rows of a pass, as a tensor of their own."""
+    rows[name] = acts_CTD.flatten(0, 1).index_select(0, here_N)
+
+
+def _into(
+    block: Activations, n_rows: int, here_N: Tensor, there_N: Tensor, name: str, acts_CTD: Tensor
+) -> None:
+    """Some rows of a pass, to their places among those of a block."""
+    rows_ND = acts_CTD.flatten(0, 1)
+    buffer_RD = _buffer(block, name, n_rows, rows_ND)
+    buffer_RD.index_copy_(0, there_N, rows_ND.index_select(0, here_N))
 
 
 def _buffer(buffers: Activations, name: str, n_rows: int, like_ND: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ class Backend(Protocol):
     def name(self) -> str:
         """How the command line calls it."""
 
+    @property
+    def trains_here(self) -> bool:
+        """Whether cells are in this process, which then holds torch and the model anyway."""
+
     def inventory(self, root: Path, manifest: Manifest) -> Inventory:
         """What there is to plan for."""
 

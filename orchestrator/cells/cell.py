@@ -77,6 +77,7 @@ class Cell:
             rehearse([run for run in self.runs if not run.ended], self.feed.load())
             for run in self.runs:
                 run.resume()
+        hand_freed_memory_back()  # of unpacking a model, and of the rehearsal
         self.step = self._first_step
         return self.status("loading")
 
@@ -132,6 +133,7 @@ class Cell:
             if self.step == 0:
                 for run in self.runs:
                     run.begin(self.feed.block)
+                hand_freed_memory_back()  # of measuring a whole block in float64
             with self._timed("train"):
                 for run in self.runs:
                     run.step(self.step, self.feed.rows)
@@ -149,6 +151,7 @@ class Cell:
             return
         for run in runs:
             run.prepare_held_out(portions.calibration_rows)
+        hand_freed_memory_back()  # of what only training needed
         for portion in portions.calibration:
             yield from self._fetch(portion, "calibrating", "calibrate")
             with self._timed("calibrate"):

@@ -49,7 +49,7 @@ class TranscoderRun:
 
     @property
     def step_index(self) -> int:
-        if self.finished:
+        if self.finished or self.held_out:
             return self.train.steps
         return self.trainer.step_index if self.trainer else 0
 
@@ -169,8 +169,10 @@ class TranscoderRun:
         write_json_atomic(self.folder.failed, {"reason": reason, "step": self.step_index})
 
     def prepare_held_out(self, calibration_rows: int) -> None:
-        assert self.trainer is not None
+        """Of what was trained, whose state is on disk and is let go: it is three times as large."""
+        assert self.trainer is not None and self._saved_step == self.step_index
         self.held_out = HeldOut(self.trainer, calibration_rows)
+        self.trainer = None
 
     def calibrate(self, rows: Activations) -> None:
         assert self.held_out is not None

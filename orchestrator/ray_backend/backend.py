@@ -37,7 +37,7 @@ log = logging.getLogger("mtc")
 class RayBackend:
     """Cells as actors of a Ray that `start` begins, or of the cluster at `address`."""
 
-    name = "ray"
+    name, trains_here = "ray", False
 
     def __init__(
         self, address: str | None = None, dashboard: bool = True, placement_s: float = LIMIT_S

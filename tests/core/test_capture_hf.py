@@ -222,6 +222,26 @@ def test_nothing_of_a_forward_outlives_its_tensors():
         gc.enable()
 
 
+def test_each_hands_over_the_same_tensors_and_holds_none_of_them():
+    """Only what the model itself still reads is there when the next comes: the stream."""
+    loaded = load("llama", 4)
+    sites = [Site.at(layer, kind) for layer in range(4) for kind in ("mlp_in", "mlp_out")]
+    capture = make_capture(loaded, sites, "hf")
+    wanted = capture(IDS_CT)
+    alive, most, taken = [], [], {}
+
+    def take(name, tensor_CTD):
+        most.append(sum(one() is not None for one in alive))
+        alive.append(weakref.ref(tensor_CTD))
+        taken[name] = tensor_CTD.clone()
+
+    capture.each(IDS_CT, take)
+    assert list(taken) == list(capture.tensors) == list(wanted)
+    assert all(torch.equal(taken[name], wanted[name]) for name in wanted)
+    assert max(most) <= 2, most
+    assert not any(one() is not None for one in alive)
+
+
 def test_an_error_in_the_model_is_not_swallowed_and_the_capture_recovers():
     capture = make_capture(load(), parse("1.mlp_out"), "hf")
     with pytest.raises(IndexError):

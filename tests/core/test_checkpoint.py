@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mtc_core.checkpoint import checkpoint_paths, read_checkpoint, read_latest, write_checkpoint
 from mtc_core.errors import CheckpointError, TrainingStopped
@@ -114,11 +115,14 @@ def test_a_process_killed_anywhere_in_the_write_leaves_a_usable_checkpoint(tmp_p
         assert 200 in seen and 100 not in seen
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_state_that_is_not_finite_is_never_written(tmp_path, value):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_state_that_is_not_finite_is_never_written(tmp_path, value, dtype):
     write_checkpoint(tmp_path, 1, plain_state(1), {}, keep=2)
-    bad = plain_state(2)
-    bad["W"][3, 3] = value
+    bad = {"empty": torch.empty(0), "W": torch.randn(1000, 301).to(dtype)}
+    write_checkpoint(tmp_path / "good", 2, bad, {}, keep=2)
+    at = int(torch.randint(bad["W"].numel(), ()))
+    bad["W"].view(-1)[at] = value
     with pytest.raises(TrainingStopped, match="W is not finite"):
         write_checkpoint(tmp_path, 2, bad, {}, keep=2)
     assert steps(tmp_path) == [1]

@@ -23,6 +23,8 @@ CELL, OTHER = "trainer-0[L00-L01]", "trainer-1[L02-L03]"
 class Scripted:
     """A backend that does one thing after another, whatever it is asked. left: heard at its end."""
 
+    trains_here = False
+
     def __init__(self, *rounds: Callable[[], list[Event]], left: list[Event]) -> None:
         self._rounds, self._left = list(rounds), left
         self.replaced: list[str] = []
