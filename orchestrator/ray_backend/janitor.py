@@ -35,7 +35,7 @@ class Janitor:
         base = "/tmp" if os.access("/tmp", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="mtc-ray-", dir=base))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(self.folder)],
+            [sys.executable, "-P", "-m", __name__, str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

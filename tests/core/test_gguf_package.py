@@ -118,12 +118,26 @@ def test_an_interrupted_unpacking_leaves_nothing_and_a_killed_ones_rest_is_clear
         patch.setattr(gguf_package, "_unpack_to", interrupted)
         package.unpack()
     assert beside(package) == []
-    rest = package.folder.parent / f".{package.folder.name}-0"
-    rest.mkdir()
-    long_ago = time.time() - 1e6
-    os.utime(rest, (long_ago, long_ago))
+    (package.folder.parent / f".{package.folder.name}-0").mkdir()
     package.unpack()
     assert beside(package) == [package.folder]
+
+
+def test_where_files_cannot_be_locked_only_what_is_old_is_cleared(gguf_file, monkeypatch):
+    """What is not may be another's at work."""
+    package = GgufPackage.find(PACKAGE)
+    old, young = (package.folder.parent / f".{package.folder.name}-{n}" for n in (0, 1))
+    for rest in (old, young):
+        rest.mkdir(parents=True)
+    long_ago = time.time() - 1e6
+    os.utime(old, (long_ago, long_ago))
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    package.unpack()
+    assert sorted(beside(package)) == sorted([young, package.folder])
 
 
 def test_a_changed_file_is_another_model(gguf_file):

@@ -105,7 +105,7 @@ def test_what_the_other_run_may_have_trained_on_is_not_held_out(first, tmp_path,
         run_here(first / "small.yaml", tmp_path, *options)
     assert not list(tmp_path.glob("more/transcoders/*/checkpoints/step-*"))
     with monkeypatch.context() as patch:  # one that an older version has begun goes on
-        patch.setattr("orchestrator.prepare.check_held_out", lambda *_: None)
+        patch.setattr("orchestrator.text_job.check_held_out", lambda *_: None)
         assert run_here(first / "small.yaml", tmp_path, *options)[0] == 0
     for final in tmp_path.glob("more/transcoders/*/final"):
         shutil.rmtree(final)  # its last checkpoint stays

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from mtc_core.errors import ConfigError, ReadingStopped
+from mtc_core.errors import ConfigError, DataError, ReadingStopped
+from mtc_core.tokens.text_files import NoColumn
 from orchestrator.own_process import Progress, in_own_process
 
 LONG_S = 60.0
@@ -23,6 +25,10 @@ LONG_S = 60.0
 
 class Ended(Exception):
     """Somebody asked for it."""
+
+
+class Panic(BaseException):
+    """As Rust's are."""
 
 
 def work(given: Any, progress: Progress) -> None:
@@ -46,6 +52,13 @@ def work(given: Any, progress: Progress) -> None:
             raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
         case "odd":
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd")
+        case "column":
+            raise NoColumn("txt", ["text"], "text.jsonl:1")
+        case "panic":
+            raise Panic("a tokenizer")
+        case "heir":
+            subprocess.Popen(["sleep", str(LONG_S)])
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def told(*_: object) -> None:
@@ -73,12 +86,46 @@ def test_errors_are_raised_here_as_what_they_were_there(tmp_path: Path) -> None:
     assert (disk.value.errno, disk.value.filename) == (errno.ENOSPC, str(tmp_path))
     with pytest.raises(ConnectionResetError, match="reset by peer"):  # not one of ours
         in_own_process(work, {"do": "network"}, told, "working")
+    with pytest.raises(DataError, match=r"^text\.jsonl:1: no column 'txt'"):  # a class of its own
+        in_own_process(work, {"do": "column"}, told, "working")
+    with pytest.raises(RuntimeError, match="Panic: a tokenizer"):
+        in_own_process(work, {"do": "panic"}, told, "working")
     with pytest.raises(RuntimeError, match=r"UnicodeDecodeError: .*odd") as odd:
         in_own_process(work, {"do": "odd"}, told, "working")
     assert "in work" in "".join(odd.value.__notes__), "its traceback is lost"
 
 
-@pytest.mark.parametrize("end, how", [("kill", "by SIGKILL, which"), ("exit", "with exit code 7")])
+def test_an_error_of_who_listens_is_not_taken_for_its_end() -> None:
+    """Of a trainer that failed meanwhile, say, whose connection broke."""
+
+    def progress(_: int, doing: str) -> None:
+        if doing == "begun":
+            raise ConnectionResetError("of another")
+
+    began = time.monotonic()
+    with pytest.raises(ConnectionResetError, match="of another"):
+        in_own_process(work, {"do": "sleep"}, progress, "working")
+    assert time.monotonic() - began < LONG_S / 2
+
+
+def test_nothing_is_imported_from_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "re", "enum", "mtc_core"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    in_own_process(work, {"do": "write", "path": str(tmp_path / "out")}, told, "working")
+
+
+@pytest.mark.parametrize(
+    "end, how",
+    [
+        ("kill", "by SIGKILL, which"),
+        ("exit", "with exit code 7"),
+        ("heir", "by SIGKILL, which"),
+    ],
+)
 def test_a_process_that_dies_is_told(end: str, how: str) -> None:
     with pytest.raises(ReadingStopped, match=how):
         in_own_process(work, {"do": end}, told, "working")
@@ -112,5 +159,7 @@ def test_it_ends_with_who_began_it() -> None:
         pid = next(int(line.split()[0]) for line in parent.stdout if b"begun" in line)
         assert psutil.pid_exists(pid)
         parent.kill()
-    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
-    assert not psutil.pid_exists(pid)
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        psutil.wait_procs([process], timeout=10)
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
