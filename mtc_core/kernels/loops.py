@@ -154,8 +154,9 @@ def _add4(out_D, a0, a1, a2, a3, row0_D, row1_D, row2_D, row3_D):
 
 @reordered
 def dot(a_D, b_D):
-    total = a_D[0] * b_D[0]
-    for o in range(1, a_D.size):
+    # From the first entry on: from the second, every vector would lie across lines of the cache.
+    total = a_D.dtype.type(0)
+    for o in range(a_D.size):
         total += a_D[o] * b_D[o]
     return total
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 # numba keeps compiled code by the file of a loop: after a change of these, this file has to change.
+# Last: `dot` adds from the first entry on.
 from mtc_core.kernels.loops import LANES, any_above, dot, exact
 
 SMALLEST = np.float32(1.2e-38)  # of a square that has not lost its digits
