@@ -11,8 +11,9 @@ by torch in that dtype (suite.py), are timed in this process.
 
 tokens/s: rows of the steps after --warmup, by the time until training has ended, with its last
 checkpoint (peer_steps.py). Ours gathers its ridge totals in the first 512 x d_in rows, from a
-quarter of them: in 144 steps here, so in all of these. Memory: the largest PSS of all processes of a tool together
-(process_memory.py), from its first moment to its last.
+quarter of them: in 144 steps here, so in all of these.
+Memory: the largest PSS of all processes of a tool together (process_memory.py), from its first
+moment to its last.
 Quality: FVU and L0 on the same held-out rows, of ours and of sparsify's after as many rows, each at
 its default learning rate; with --lrs also at its best of some multiples of it, by the mean FVU over
 ordinary rows.
