@@ -38,6 +38,7 @@ def test_a_run_ends_the_ray_that_it_started_and_gives_the_bits_of_none(model, tm
         with held_trainer(command):
             assert_trainers_go_first(command)
             assert_dashboard_is_ours_alone(command)
+            assert_driver_does_without_torch(command)
         assert command.exit_code() == 0, command.printed
         command.assert_nothing_is_left(limit_s=1)
         assert not folder.exists()
@@ -79,6 +80,13 @@ def assert_dashboard_is_ours_alone(command: Command) -> None:
     (actor,) = actors["data"]["result"]["result"]
     assert (actor["name"], actor["ray_namespace"]) == ("trainer-0[L00-L02]", "mtc-small")
     assert actor["class_name"] == "TranscoderTrainer"
+
+
+def assert_driver_does_without_torch(command: Command) -> None:
+    """Tokenizers need it: text is read by a process of its own."""
+    until(lambda: list(command.run.glob("tokens/window-*.json")), "tokens")
+    mapped = Path(f"/proc/{command.pid}/maps").read_text()
+    assert "_raylet" in mapped and "libtorch" not in mapped
 
 
 def read(url: str, token: str) -> dict:
