@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtc_core.config import Extreme, TranscoderSpec
 from mtc_core.learner import Learner
-from mtc_core.pre_activations import PreActivations, pre_activations
+from mtc_core.pre_activations import Addmm, PreActivations, pre_activations
 from mtc_core.selection import Searching, keep_largest
 from mtc_core.selector import HostSelector, Selector
 
@@ -19,6 +19,7 @@ class HostKernels(Searching):
     """half: pre-activations are computed in bfloat16."""
 
     waits = True
+    addmm: Addmm = staticmethod(torch.addmm)  # of the encoder in float32
     keep_largest = staticmethod(keep_largest)
 
     def __init__(self, half: bool = False) -> None:
@@ -28,4 +29,4 @@ class HostKernels(Searching):
         return HostSelector(spec, extreme, self)
 
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
-        return pre_activations(learner.weights, x_BI, self.half, learner.workspace)
+        return pre_activations(learner.weights, x_BI, self.half, learner.workspace, self.addmm)

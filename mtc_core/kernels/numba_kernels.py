@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtc_core import onednn
 from mtc_core.aux_loss import AuxGradients
 from mtc_core.kernels import loops
 from mtc_core.kernels.found import Room, joined
@@ -41,10 +42,14 @@ class NumbaKernels(HostKernels):
         """sieve: large pre-activations are found by a product in bfloat16 (sieve.py)."""
         super().__init__(half)
         self._sieve = sieve
+        if onednn.is_faster_here():
+            self.addmm = onednn.addmm
         self._room = Room()
 
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
-        found = sieved(learner, x_BI, cut, self._room) if self._sieve and cut > 0 else None
+        found = None
+        if self._sieve and cut > 0:
+            found = sieved(learner, x_BI, cut, self._room, self.addmm)
         return found or super().pre_activations(learner, x_BI, cut)
 
     def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]:

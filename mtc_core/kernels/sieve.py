@@ -20,7 +20,7 @@ from mtc_core.kernels import sieve_loops as loops
 from mtc_core.kernels.found import Room, joined
 from mtc_core.kernels.threads import even_cuts, spread
 from mtc_core.learner import Learner
-from mtc_core.pre_activations import PreActivations, pre_activations
+from mtc_core.pre_activations import Addmm, PreActivations, pre_activations
 
 HALF_ROUNDING = 1.01 * 2.0**-8  # of a number that is rounded to bfloat16, as a share of it
 FLOAT_ROUNDING = 2.0**-24
@@ -35,9 +35,11 @@ def multiplies_bfloat16() -> bool:
     return supported is not None and supported()
 
 
-def sieved(learner: Learner, x_BI: Tensor, cut: float, room: Room) -> PreActivations | None:
+def sieved(
+    learner: Learner, x_BI: Tensor, cut: float, room: Room, addmm: Addmm = torch.addmm
+) -> PreActivations | None:
     """Pre-activations of which a sieve tells what is above a bound near the cut; None where too
-    many would have to be computed."""
+    many would have to be computed. addmm: for all of them in float32."""
     half_BI, x_norm_B, x_lost_B = _halved(x_BI)
     half_FI, W_norm_F, W_lost_F = _halved(learner.weights.W_enc.detach())
     # Both sums of I products are rounded, too: this one, and that in float32.
@@ -50,7 +52,7 @@ def sieved(learner: Learner, x_BI: Tensor, cut: float, room: Room) -> PreActivat
     size = (len(x_BI), len(half_FI))
     product_BF = learner.workspace.matrix(*size, x_BI.device, torch.bfloat16)
     torch.mm(half_BI, half_FI.T, out=product_BF)
-    sieve = Sieve(learner, x_BI, product_BF, slack_B * SLACK, room)
+    sieve = Sieve(learner, x_BI, product_BF, slack_B * SLACK, room, addmm)
     return PreActivations(product_BF, bias_F=learner.weights.b_enc, sieve=sieve)
 
 
@@ -59,9 +61,15 @@ class Sieve:
     off, beside its own rounding."""
 
     def __init__(
-        self, learner: Learner, x_BI: Tensor, product_BF: Tensor, slack_B: Tensor, room: Room
+        self,
+        learner: Learner,
+        x_BI: Tensor,
+        product_BF: Tensor,
+        slack_B: Tensor,
+        room: Room,
+        addmm: Addmm,
     ) -> None:
-        self._learner, self._x_BI, self._room = learner, x_BI, room
+        self._learner, self._x_BI, self._room, self._addmm = learner, x_BI, room, addmm
         self._product_BF, self._slack_B = product_BF, slack_B
 
     def above(self, bound: float, left_out_B: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -93,7 +101,7 @@ class Sieve:
     def exact(self) -> PreActivations:
         """All of them, for the price of the product in float32."""
         learner = self._learner
-        return pre_activations(learner.weights, self._x_BI, False, learner.workspace)
+        return pre_activations(learner.weights, self._x_BI, False, learner.workspace, self._addmm)
 
 
 def _halved(rows_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,34 +1,17 @@
-"""The matrix products of a forward pass in float32, on CPUs that torch has the slower library for.
-
-torch multiplies float32 by MKL, which on AMD's CPUs takes vectors of 256 bits. oneDNN, which torch
-has, too, takes 512: a forward pass took 592 ms instead of 763 on a Zen 4 (benchmarks/LOG.md).
-"""
+"""The linear layers of a model in float32, by oneDNN where that is faster: mtc_core/onednn.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_CPU = Path("/proc/cpuinfo")
+from mtc_core.onednn import is_faster_here, linear
+
 _TYPES = (Tensor, nn.Parameter)  # others, quantised ones, say that they are float32, too
-
-
-def is_faster_here() -> bool:
-    """Whether oneDNN's products are, on this CPU."""
-    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
-        return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    try:
-        first = _CPU.read_text(encoding="utf-8").split("\n\n", 1)[0]  # all cores are alike
-    except OSError:  # not Linux
-        return False
-    return "AuthenticAMD" in first and "avx512f" in first.split()
 
 
 def use_faster_products(model: nn.Module) -> None:
@@ -54,13 +37,13 @@ def _replace(module: Any, forward: Callable[[Any, Tensor], Tensor]) -> None:
 def _linear(self: Any, input: Tensor) -> Tensor:
     if not _is_for_it(self, input):
         return type(self).forward(self, input)
-    return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+    return linear(input, self.weight, self.bias)
 
 
 def _conv1d(self: Any, x: Tensor) -> Tensor:
     if not _is_for_it(self, x):
         return type(self).forward(self, x)
-    return torch.ops.mkldnn._linear_pointwise(x, self.weight.T, self.bias, "none", [], "")
+    return linear(x, self.weight.T, self.bias)
 
 
 def _is_for_it(module: Any, x: Tensor) -> bool:

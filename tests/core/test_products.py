@@ -7,8 +7,11 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from mtc_core import onednn
+from mtc_core.kernels.numba_kernels import NumbaKernels
+from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.model import products
-from tests.core.steps import fresh_seed
+from tests.core.steps import Case, fresh_seed
 from tests.core.tiny_models import tiny_model
 
 ZEN4 = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\n"
@@ -126,15 +129,59 @@ def test_bits_depend_neither_on_threads_nor_on_the_other_rows(inputs, outputs, f
         assert torch.equal(layer(x[:rows]), wanted[:rows]), rows
 
 
+@pytest.mark.parametrize("rows", [1, 2, 511, 512, 513, 1300])
+@pytest.mark.parametrize("inputs, outputs", [(onednn.NARROW, 96), (576, 700), (64, 80)])
+def test_an_encoders_product_is_torchs_to_rounding(rows, inputs, outputs):
+    draw = torch.Generator().manual_seed(fresh_seed())
+    x_BI = torch.randn(rows, inputs, generator=draw)
+    W_FI = torch.randn(outputs, inputs, generator=draw)
+    bias_F, out_BF = torch.randn(outputs, generator=draw), torch.full((rows, outputs), torch.nan)
+    assert onednn.addmm(bias_F, x_BI, W_FI.T, out=out_BF) is out_BF
+    wide_BF = x_BI.double() @ W_FI.T.double() + bias_F
+    terms_BF = x_BI.abs().double() @ W_FI.T.abs().double() + bias_F.abs()
+    assert ((out_BF - wide_BF).abs() <= (inputs + 1) * 2.0**-24 * terms_BF).all()
+    torch_BF = torch.addmm(bias_F, x_BI, W_FI.T).double()
+    assert (out_BF - wide_BF).norm() <= 4 * (torch_BF - wide_BF).norm() + 1e-6 * wide_BF.norm()
+
+
+def test_bits_of_an_encoders_product_do_not_depend_on_threads():
+    draw = torch.Generator().manual_seed(fresh_seed())
+    x_BI, W_FI = torch.randn(1300, 576, generator=draw), torch.randn(700, 576, generator=draw)
+    found, count = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            out_BF = torch.empty(1300, 700)
+            found.append(onednn.addmm(torch.zeros(700), x_BI, W_FI.T, out=out_BF))
+    finally:
+        torch.set_num_threads(count)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_encoders_take_it_where_it_is_faster(monkeypatch):
+    monkeypatch.setattr(onednn, "is_faster_here", lambda: True)
+    asked = []
+    monkeypatch.setattr(onednn, "linear", lambda x, W, b: asked.append(x) or x @ W.T + b)
+    case = Case((40, onednn.NARROW, 33, (6, 6), 100), fresh_seed())
+    learner, x_BI = case.learner(case.weights, None), case.batch.x_BI
+    found = NumbaKernels().pre_activations(learner, x_BI, 0.0).pre_BF.clone()
+    assert len(asked) == 1
+    wanted = TorchKernels().pre_activations(learner, x_BI, 0.0).pre_BF
+    assert len(asked) == 1 and torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_only_where_it_is_known_to_be_faster(monkeypatch, tmp_path):
     cpu = tmp_path / "cpuinfo"
-    monkeypatch.setattr(products, "_CPU", cpu)
+    monkeypatch.setattr(onednn, "_CPU", cpu)
     intel = ZEN4.replace("AuthenticAMD", "GenuineIntel")
-    for text, wanted in ((ZEN4, True), (intel, False), (ZEN4.replace("avx512f", ""), False)):
+    zen3 = ZEN4.replace("avx512f avx512_bf16", "")
+    old = zen3.replace("avx2", "sse4_2")
+    for text, wanted in ((ZEN4, True), (zen3, True), (intel, False), (old, False)):
         cpu.write_text(text)
         assert products.is_faster_here() == (wanted and torch.backends.mkl.is_available())
-    monkeypatch.setattr(products, "_CPU", Path("/nowhere/cpuinfo"))
+    monkeypatch.setattr(onednn, "_CPU", Path("/nowhere/cpuinfo"))
     assert not products.is_faster_here()
+    assert NumbaKernels().addmm is torch.addmm
     layer = torch.nn.Linear(8, 4)
     products.use_faster_products(layer)
     assert "forward" not in layer.__dict__
