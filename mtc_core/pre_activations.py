@@ -48,13 +48,15 @@ def pre_activations(
     workspace: Workspace,
     addmm: Addmm = torch.addmm,
 ) -> PreActivations:
-    """In the weights' dtype, or computed and rounded in bfloat16. addmm: a faster one."""
+    """In the weights' dtype, or computed and rounded in bfloat16. addmm: a faster one
+    for the former."""
     dtype = torch.bfloat16 if half else weights.W_enc.dtype
     pre_BF = workspace.matrix(len(x_BI), weights.b_enc.numel(), x_BI.device, dtype)
     b_enc, W_enc = weights.b_enc.to(dtype), weights.W_enc.to(dtype)
-    addmm(b_enc, x_BI.to(dtype), W_enc.T, out=pre_BF)
     if not half:
+        addmm(b_enc, x_BI, W_enc.T, out=pre_BF)
         return PreActivations(pre_BF)
+    torch.addmm(b_enc, x_BI.to(dtype), W_enc.T, out=pre_BF)
 
     def rescore(flat_n: Tensor) -> Tensor:
         found = Kept.from_flat(flat_n, flat_n, weights.b_enc.numel())

@@ -168,6 +168,9 @@ def test_encoders_take_it_where_it_is_faster(monkeypatch):
     assert len(asked) == 1
     wanted = TorchKernels().pre_activations(learner, x_BI, 0.0).pre_BF
     assert len(asked) == 1 and torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    halved = NumbaKernels(half=True).pre_activations(learner, x_BI, 0.0).pre_BF
+    assert len(asked) == 1 and halved.dtype == torch.bfloat16  # which torch multiplies by oneDNN
+    assert torch.allclose(halved.float(), wanted, rtol=0.05, atol=0.5)
 
 
 def test_only_where_it_is_known_to_be_faster(monkeypatch, tmp_path):
