@@ -25,18 +25,19 @@ def test_one_step_is_as_near_to_float64_as_torchs_own(shape, options):
     theirs = differences(case.run(TorchKernels(), steps=1), wide)
     # Rounding goes by the terms of a sum. Where they cancel, and there is one sum, torch may be
     # right by luck: one draw in fifty failed with a single kept entry.
-    rounding = max(1e-6, 1e-7 * cancelling(case, wide))
+    single = case.kept.acts_n.numel() == 1
+    rounding = max(1e-6, 1e-7 * cancelling(case, wide)) if single else 1e-6
     for name, difference in ours.items():
         from_acts = name == "d_act_n" or name.startswith(("W_enc", "b_enc"))
         assert difference < 4 * theirs[name] + (rounding if from_acts else 1e-6), name
 
 
 def cancelling(case, wide):
-    """How many times as large as the gradients of activations the terms are that they sum."""
+    """How many times as large as the gradient of an activation the terms are that it sums."""
     latents_n = case.kept.latents_n
     groups_n = case.objective.group_of_latent_F[latents_n]
     terms_nO = wide["G_BMO"][case.kept.rows_n, groups_n] * case.weights.W_dec[latents_n]
-    return float(terms_nO.abs().sum(1).norm() / wide["d_act_n"].norm().clamp(min=1e-30))
+    return float(terms_nO.abs().sum(1).norm() / wide["d_act_n"].norm())
 
 
 @pytest.mark.parametrize("shape", SHAPES)

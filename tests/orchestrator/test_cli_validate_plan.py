@@ -156,11 +156,10 @@ def test_plan_loads_no_torch() -> None:
     assert not loaded_by("plan", QUICKSTART) & {*HEAVY, "numpy"}
 
 
-def fastest(*arguments: str, wanted_s: float) -> float:
-    """Seconds of the best of five, and of more until one is below what is wanted: what the command
-    takes when nothing else runs. A machine shared with others may be slow for a while."""
-    taken: list[float] = []
-    while len(taken) < 5 or (min(taken) >= wanted_s and len(taken) < 30):
+def fastest(*arguments: str) -> float:
+    """Seconds of the best of five: what the command takes when nothing else runs."""
+    taken = []
+    for _ in range(5):
         began = time.perf_counter()
         with spawn("-c", MAIN, *arguments) as command:
             command.communicate(timeout=60)
@@ -172,8 +171,8 @@ def fastest(*arguments: str, wanted_s: float) -> float:
 def test_validate_takes_less_than_half_a_second_and_plan_less_than_one_and_a_half() -> None:
     for manifest in ("gpt2-small", "gemma-2-2b"):
         path = f"manifests/{manifest}.yaml"
-        assert fastest("validate", path, wanted_s=0.5) < 0.5
-        assert fastest("plan", path, wanted_s=1.5) < 1.5
+        assert fastest("validate", path) < 0.5
+        assert fastest("plan", path) < 1.5
 
 
 def test_help_loads_neither_the_schema_nor_anything_heavy() -> None:
