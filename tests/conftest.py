@@ -11,6 +11,9 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
+# Set in many containers; every command of a test would compile all it imports anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Shells have what they start in the background ignore Ctrl-C, and children would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -83,10 +84,19 @@ def test_a_slow_cell_lets_the_store_grow_to_its_window_and_nothing_spills(
     assert "training sets the pace: trainer-0" in printed
 
 
+def at_rest(folder: Path) -> int:
+    """The newest step of a transcoder, when it has been that for two seconds."""
+    before = None
+    while (newest := newest_step(folder)) != before:
+        before = newest
+        time.sleep(2)
+    return newest
+
+
 def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
     slow, three_nodes, tmp_path
 ):
-    """It is stopped for three seconds, in which the others come no further than its window."""
+    """While it is stopped the others come as far as its window, and there they stay."""
     manifest, reference, printed_fused = slow
     run, overrides = tmp_path / "small", split(1, 2, "resources.prefetch_steps=3")
     went: list[int] = []
@@ -97,10 +107,7 @@ def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
         victim = trainer_of(first)
         assert victim != trainer_of(last)
         os.kill(victim, signal.SIGSTOP)
-        time.sleep(1)
-        before = newest_step(last)
-        time.sleep(2)
-        went.append(newest_step(last) - before)
+        went.append(at_rest(last) - newest_step(first))
         os.kill(victim, signal.SIGCONT)
 
     def when_it_trains() -> None:
@@ -110,7 +117,7 @@ def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
     with watched_stores() as held, meanwhile(when_it_trains):
         code, printed = run_joined(three_nodes, manifest, tmp_path, *overrides)
     assert code == 0, printed
-    assert went == [0]
+    assert went[0] <= 4  # of 40: what the window holds, and the step that the stopped one is in
     assert finals(run) == finals(reference)
     assert passes(printed) == passes(printed_fused), printed
     assert held.spilled_bytes == 0 and held.most_bytes < 4.5 * STEP_BYTES, held
