@@ -27,6 +27,7 @@ from orchestrator.commands.options import (
     json_option,
     root_option,
     set_option,
+    uncollected,
 )
 from orchestrator.commands.report import report
 from orchestrator.commands.share import export, push
@@ -44,6 +45,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("manifest")
 @set_option
+@uncollected()
 def validate(manifest: str, overrides: tuple[str, ...]) -> None:
     """Check MANIFEST without a model, a network or a GPU; tell every mistake at once."""
     from orchestrator.manifest import load_manifest, unchecked

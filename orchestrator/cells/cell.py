@@ -149,9 +149,10 @@ class Cell:
         runs = [run for run in self._live if not run.finished]
         if not runs:
             return
-        for run in runs:
-            run.prepare_held_out(portions.calibration_rows)
-        hand_freed_memory_back()  # of what only training needed
+        with self._timed("calibrate"):
+            for run in runs:
+                run.prepare_held_out(portions.calibration_rows)
+            hand_freed_memory_back()  # of what only training needed
         for portion in portions.calibration:
             yield from self._fetch(portion, "calibrating", "calibrate")
             with self._timed("calibrate"):
