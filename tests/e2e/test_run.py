@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from mtc_core.checkpoint import STATE, checkpoint_paths
 from mtc_core.errors import ModelError
 from orchestrator import prepare
 from orchestrator.cells import forwarder
+from orchestrator.cells.transcoder_run import TranscoderRun
 from orchestrator.cli import cli
 from orchestrator.model_shapes import find_shape
 from tests.core.tiny_models import save_tiny_model
@@ -34,6 +36,23 @@ def test_a_run_ends_with_a_table_and_a_suite_that_loads(reference):
         rows = transcoder.W_dec.norm(dim=1)
         assert (rows - 1).abs().max() < 1e-6
     assert "unembedding 0" in printed and "\nresident: " in printed
+
+
+def test_what_comes_between_training_and_held_out_rows_is_calibration(
+    model, tmp_path, monkeypatch
+):
+    """Ridges are fitted then, which takes long: no stage had it, and speed was told too low."""
+    prepare_held_out = TranscoderRun.prepare_held_out
+
+    def slowly(self, rows):
+        time.sleep(0.5)
+        prepare_held_out(self, rows)
+
+    monkeypatch.setattr(TranscoderRun, "prepare_held_out", slowly)
+    code, printed = run_here(write_manifest(tmp_path, model), tmp_path)
+    assert code == 0, printed
+    (ended,) = tmp_path.glob("small/invocations/*.end.json")
+    assert json.loads(ended.read_bytes())["seconds"]["calibrate"] > 4 * 0.5
 
 
 def test_twelve_transcoders_share_one_forward(tmp_path, monkeypatch):
