@@ -38,9 +38,7 @@ def test_a_run_ends_with_a_table_and_a_suite_that_loads(reference):
     assert "unembedding 0" in printed and "\nresident: " in printed
 
 
-def test_what_comes_between_training_and_held_out_rows_is_calibration(
-    model, tmp_path, monkeypatch
-):
+def test_what_comes_between_training_and_held_out_rows_is_calibration(model, tmp_path, monkeypatch):
     """Ridges are fitted then, which takes long: no stage had it, and speed was told too low."""
     prepare_held_out = TranscoderRun.prepare_held_out
 
