@@ -2,24 +2,17 @@
 
     mtc-orchestrate run manifests/quickstart.yaml && python benchmarks/quickstart.py runs/quickstart
 
-Prints each goal with the figure that the run measured; exit 1 if one is missed. The seconds are
-for two cores of an AMD EPYC (Zen 4). Where a matrix product takes longer than there, they may take
-longer by as much: the machines that are lent to a test differ by a factor of two.
+Prints each goal with the figure that the run measured; exit 1 if one is missed.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-import time
 from pathlib import Path
-
-import torch
 
 MEAN_FVU, WORST_FVU, TRAIN_SECONDS, L0_TOLERANCE = 0.38, 0.60, 150.0, 0.05
 DRIVER_SHARE = 0.03
-PRODUCT_MS = 68.0  # of `product_ms` on those two cores
 
 
 def main() -> int:
@@ -31,8 +24,6 @@ def main() -> int:
     by_prefix = [row["ordinary"]["fvu_by_prefix"] for row in rows]
     worst_l0 = max(abs(row["ordinary"]["l0"] / row["k"] - 1) for row in rows)
     training = sum(seconds.get(stage, 0.0) for stage in ("forward", "train", "checkpoint", "wait"))
-    slower = max(1.0, product_ms() / PRODUCT_MS)
-    limit = TRAIN_SECONDS * slower
     mean, worst = sum(fvus) / len(fvus), max(fvus)
     goals = [
         ("four transcoders finished", len(rows) == 4, f"{len(rows)}"),
@@ -40,27 +31,12 @@ def main() -> int:
         (f"no FVU above {WORST_FVU}", worst <= WORST_FVU, f"{worst:.3f}"),
         ("no prefix worse than the one before", all(map(_falls, by_prefix)), str(by_prefix)),
         (f"L0 within {L0_TOLERANCE:.0%} of k", worst_l0 <= L0_TOLERANCE, f"{worst_l0:.1%} off"),
-        (
-            f"training within {limit:.0f} s ({TRAIN_SECONDS:.0f} s × {slower:.2f} for the machine)",
-            training <= limit,
-            f"{training:.0f} s",
-        ),
+        (f"training within {TRAIN_SECONDS:.0f} s", training <= TRAIN_SECONDS, f"{training:.0f} s"),
         (f"driver below {DRIVER_SHARE:.0%} of a core", driver < DRIVER_SHARE, f"{driver:.1%}"),
     ]
     for name, reached, figure in goals:
         print(f"{'ok  ' if reached else 'MISS'}  {name}: {figure}")
     return 0 if all(reached for _, reached, _ in goals) else 1
-
-
-def product_ms() -> float:
-    """Of one encoder's product for 2,048 rows in float32, by torch on all cores: the median."""
-    x_BI, W_IF = torch.randn(2048, 576), torch.randn(576, 4608)
-    taken = []
-    for _ in range(30):
-        began = time.perf_counter()
-        x_BI @ W_IF
-        taken.append(time.perf_counter() - began)
-    return 1000 * statistics.median(taken)
 
 
 def _falls(fvus: list[float]) -> bool:
