@@ -85,11 +85,13 @@ def test_a_slow_cell_lets_the_store_grow_to_its_window_and_nothing_spills(
 
 
 def at_rest(folder: Path) -> int:
-    """The newest step of a transcoder, when it has been that for two seconds."""
-    before = None
-    while (newest := newest_step(folder)) != before:
-        before = newest
-        time.sleep(2)
+    """The newest step of a transcoder, when it has been that for two seconds: no longer, for Ray
+    waits for the stopped process where it is asked for its stores, five seconds at most."""
+    newest, since = newest_step(folder), time.monotonic()
+    while time.monotonic() - since < 2:
+        time.sleep(0.05)
+        if (now := newest_step(folder)) != newest:
+            newest, since = now, time.monotonic()
     return newest
 
 
@@ -99,7 +101,6 @@ def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
     """While it is stopped the others come as far as its window, and there they stay."""
     manifest, reference, printed_fused = slow
     run, overrides = tmp_path / "small", split(1, 2, "resources.prefetch_steps=3")
-    ahead: list[int] = []
     went: list[int] = []
 
     def stop_one() -> None:
@@ -108,10 +109,7 @@ def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
         victim = trainer_of(first)
         assert victim != trainer_of(last)
         os.kill(victim, signal.SIGSTOP)
-        before = at_rest(last)
-        ahead.append(before - newest_step(first))
-        time.sleep(2)
-        went.append(newest_step(last) - before)
+        went.append(at_rest(last) - newest_step(first))
         os.kill(victim, signal.SIGCONT)
 
     def when_it_trains() -> None:
@@ -121,8 +119,7 @@ def test_a_cell_that_stands_still_stops_the_producer_and_the_other_cell(
     with watched_stores() as held, meanwhile(when_it_trains):
         code, printed = run_joined(three_nodes, manifest, tmp_path, *overrides)
     assert code == 0, printed
-    assert went == [0]
-    assert ahead[0] <= 4  # of 40: what the window holds, and the step that the stopped one is in
+    assert went[0] <= 4  # of 40: what the window holds, and the step that the stopped one is in
     assert finals(run) == finals(reference)
     assert passes(printed) == passes(printed_fused), printed
     assert held.spilled_bytes == 0 and held.most_bytes < 4.5 * STEP_BYTES, held
