@@ -22,7 +22,7 @@ from mtc_core.kernels import loops
 from mtc_core.kernels.found import Room, joined
 from mtc_core.kernels.host_kernels import HostKernels
 from mtc_core.kernels.row_pass import Aux, RowPass, base_gradients, gradient_scales
-from mtc_core.kernels.sieve import sieved
+from mtc_core.kernels.sieve import SieveMemory, sieved
 from mtc_core.kernels.threads import PARTS, even_cuts, spread
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch, Weights
@@ -41,15 +41,15 @@ class NumbaKernels(HostKernels):
     def __init__(self, half: bool = False, sieve: bool = False) -> None:
         """sieve: large pre-activations are found by a product in bfloat16 (sieve.py)."""
         super().__init__(half)
-        self._sieve = sieve
+        self._sieve = SieveMemory() if sieve else None
         if onednn.is_faster_here():
             self.addmm = onednn.addmm
         self._room = Room()
 
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
         found = None
-        if self._sieve and cut > 0:
-            found = sieved(learner, x_BI, cut, self._room, self.addmm)
+        if self._sieve is not None and cut > 0:
+            found = sieved(learner, x_BI, self._sieve, self.addmm)
         return found or super().pre_activations(learner, x_BI, cut)
 
     def above(self, values_N: Tensor, bound: float) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,17 @@ Of x W_encᵀ only the few largest entries count. The product in bfloat16 says o
 large it may be at most, and those that may be above a bound are computed in float32. So which are
 found, and their values, do not depend on how that product was rounded:
 |x̃·w̃ − x·w| ≤ ‖x̃ − x‖ ‖w̃‖ + ‖x‖ ‖w̃ − w‖, with norms that are measured, and ‖x‖ ≤ ‖x̃‖ + ‖x̃ − x‖.
+A product in float32, of which sums alone are rounded, has the same found: it is taken where one in
+bfloat16 lets too much through.
 
 B rows · F latents · I source width · n entries
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +29,8 @@ from mtc_core.pre_activations import Addmm, PreActivations, pre_activations
 HALF_ROUNDING = 1.01 * 2.0**-8  # of a number that is rounded to bfloat16, as a share of it
 FLOAT_ROUNDING = 2.0**-24
 SLACK = 1.001  # norms and bounds are themselves rounded
-WIDEST = 0.2  # slack, as a share of the cut; beyond, several times as many are computed as are kept
+MOST = 1 / 20  # of all entries; computing more takes longer than a product in float32
+FULL_STEPS = 10  # in float32, until bfloat16 is tried again
 
 
 @cache
@@ -35,68 +40,104 @@ def multiplies_bfloat16() -> bool:
     return supported is not None and supported()
 
 
+@dataclass(slots=True)
+class SieveMemory:
+    """What the sieves of one transcoder's steps share. It changes their time, never their result.
+
+    full_steps: coming ones whose product is in float32."""
+
+    room: Room = field(default_factory=Room)
+    full_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """x Wᵀ, in bfloat16 or float32, and how far it may be off: by lost_B norm_F + most_B lost_F and
+    `rounding` of itself."""
+
+    product_BF: Tensor
+    rounding: float
+    lost_B: Tensor
+    most_B: Tensor
+    norm_F: Tensor
+    lost_F: Tensor
+
+    @property
+    def half(self) -> bool:
+        return self.product_BF.dtype == torch.bfloat16
+
+    def arrays(self) -> list[Any]:
+        """As the loops take them; numpy has no bfloat16."""
+        bits_BF = self.product_BF.view(torch.int16) if self.half else self.product_BF
+        tensors = (self.lost_B, self.most_B, self.norm_F, self.lost_F)
+        return [np.float32(self.rounding), bits_BF.numpy(), *(t.numpy() for t in tensors)]
+
+
 def sieved(
-    learner: Learner, x_BI: Tensor, cut: float, room: Room, addmm: Addmm = torch.addmm
+    learner: Learner, x_BI: Tensor, memory: SieveMemory, addmm: Addmm = torch.addmm
 ) -> PreActivations | None:
-    """Pre-activations of which a sieve tells what is above a bound near the cut; None where too
-    many would have to be computed. addmm: for all of them in float32."""
+    """Pre-activations of which a sieve tells what is above a bound; None where one of the rows or
+    weights is not finite. addmm: for products in float32."""
+    W_FI, b_enc = learner.weights.W_enc.detach(), learner.weights.b_enc.detach()
     half_BI, x_norm_B, x_lost_B = _halved(x_BI)
-    half_FI, W_norm_F, W_lost_F = _halved(learner.weights.W_enc.detach())
-    # Both sums of I products are rounded, too: this one, and that in float32.
-    summing = 2 * (x_BI.shape[1] + 1) * FLOAT_ROUNDING
-    highest_norm, highest_lost = W_norm_F.max(), W_lost_F.max()
-    x_most_B = x_norm_B + x_lost_B
-    slack_B = (x_lost_B + summing * x_most_B) * highest_norm + x_most_B * highest_lost
-    if not slack_B.median() < WIDEST * cut:
+    half_FI, W_norm_F, W_lost_F = _halved(W_FI)
+    most_B = SLACK * (x_norm_B + x_lost_B)
+    if most_B.isnan().any() or not W_norm_F.isfinite().all():
         return None
-    size = (len(x_BI), len(half_FI))
-    product_BF = learner.workspace.matrix(*size, x_BI.device, torch.bfloat16)
-    torch.mm(half_BI, half_FI.T, out=product_BF)
-    sieve = Sieve(learner, x_BI, product_BF, slack_B * SLACK, room, addmm)
-    return PreActivations(product_BF, bias_F=learner.weights.b_enc, sieve=sieve)
+    # Both sums of I products are rounded, too: this one, and that in float32.
+    summing_B = 2 * (x_BI.shape[1] + 1) * FLOAT_ROUNDING * most_B
+    full = memory.full_steps > 0
+    memory.full_steps -= full
+    dtype = torch.float32 if full else torch.bfloat16
+    product_BF = learner.workspace.matrix(len(x_BI), len(W_FI), x_BI.device, dtype)
+    if full:
+        addmm(torch.zeros_like(b_enc), x_BI, W_FI.T, out=product_BF)
+        slack = (4 * FLOAT_ROUNDING, summing_B, summing_B)
+    else:
+        torch.mm(half_BI, half_FI.T, out=product_BF)
+        slack = (HALF_ROUNDING, SLACK * x_lost_B + summing_B, most_B)
+    product = Product(product_BF, *slack, W_norm_F, W_lost_F)
+    sieve = Sieve(learner, x_BI, product, memory, addmm)
+    return PreActivations(product_BF, bias_F=b_enc, sieve=sieve)
 
 
 class Sieve:
-    """Of a step's pre-activations, those above a bound. slack_B: by how much the product may be
-    off, beside its own rounding."""
+    """Of a step's pre-activations, those above a bound."""
 
     def __init__(
-        self,
-        learner: Learner,
-        x_BI: Tensor,
-        product_BF: Tensor,
-        slack_B: Tensor,
-        room: Room,
-        addmm: Addmm,
+        self, learner: Learner, x_BI: Tensor, product: Product, memory: SieveMemory, addmm: Addmm
     ) -> None:
-        self._learner, self._x_BI, self._room, self._addmm = learner, x_BI, room, addmm
-        self._product_BF, self._slack_B = product_BF, slack_B
+        self._learner, self._x_BI, self._addmm = learner, x_BI, addmm
+        self._product, self._memory = product, memory
 
     def above(self, bound: float, left_out_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Ascending flat indices of the pre-activations above a bound, and those; none of the rows
         that are left out."""
-        weights = self._learner.weights
-        # And sums with the bias are rounded, as is the bound.
-        largest = float(weights.b_enc.detach().abs().max()) + bound
-        slack_B = self._slack_B + 4 * FLOAT_ROUNDING * largest
-        if left_out_B is not None:
-            slack_B = slack_B.masked_fill(left_out_B, -torch.inf)
-        indices, values = self._room.of(self._product_BF.numel(), torch.float32)
-        cuts = even_cuts(len(self._x_BI))
-        counts = spread(
-            loops.above,
+        product, memory, weights = self._product, self._memory, self._learner.weights
+        b_enc = weights.b_enc.detach()
+        if left_out_B is None:
+            left_out_B = torch.zeros(len(self._x_BI), dtype=torch.bool)
+        # Sums with the bias are rounded, as is the bound.
+        least = bound - 4 * FLOAT_ROUNDING * (float(b_enc.abs().max()) + bound)
+        size, cuts = product.product_BF.numel(), even_cuts(len(self._x_BI))
+        indices, values = memory.room.of(size, torch.float32)
+        done = spread(
+            loops.above_half if product.half else loops.above_full,
             cuts,
             np.float32(bound),
-            slack_B.numpy(),
-            np.float32(HALF_ROUNDING),
-            self._product_BF.view(torch.int16).numpy(),
+            np.float32(least),
+            *product.arrays(),
+            left_out_B.numpy(),
             self._x_BI.numpy(),
             weights.W_enc.detach().numpy(),
-            weights.b_enc.detach().numpy(),
+            b_enc.numpy(),
             indices,
             values,
         )
-        return joined([cut * len(weights.b_enc) for cut in cuts], counts, indices, values)
+        counts, computed = zip(*done, strict=True)
+        if product.half and sum(computed) > MOST * size:
+            memory.full_steps = FULL_STEPS
+        return joined([cut * b_enc.numel() for cut in cuts], counts, indices, values)
 
     def exact(self) -> PreActivations:
         """All of them, for the price of the product in float32."""

@@ -34,38 +34,82 @@ def halve(first, last, bits_BD, rows_BD, half_BD, norm_B, lost_B):
 
 
 @exact
-def above(first, last, bound, slack_B, rounding, product_BF, x_BI, W_FI, bias_F, found_N, values_N):
+def above_half(
+    first, last, bound, least, rounding, product_BF, lost_B, most_B, norm_F, lost_F, left_out_B,
+    x_BI, W_FI, bias_F, found_N, values_N,
+):  # fmt: skip
     """Ascending flat indices of entries of x Wᵀ + bias above a bound, and those, from
-    found_N[first * F] on; returns how many.
+    found_N[first * F] on; returns how many, and how many were computed for it.
 
-    product_BF: x Wᵀ as bits of bfloat16, off by at most slack_B of its row and `rounding` of
-    itself. Only what may be above the bound by that is computed: nothing of a row whose slack is
-    −inf, and all of one whose slack is inf."""
+    product_BF: x Wᵀ as bits of bfloat16, off by at most lost_B norm_F + most_B lost_F and
+    `rounding` of itself. Only what may be above `least` by that is computed: all of a row without
+    bounds, and nothing of one that is left out."""
     width = bias_F.size
     bits, maybe = np.empty(width, np.int32), np.empty(width, np.int64)
     highest = bits.view(np.float32)
-    start = first * width
-    n = start
+    n, computed = first * width, 0
     for r in range(first, last):
-        least = bound - slack_B[r]
-        if least == np.inf:
+        if left_out_B[r]:
             continue
         for f in range(width):
             bits[f] = np.int32(product_BF[r, f]) << 16
-        for f in range(width):
-            highest[f] += rounding * abs(highest[f]) + bias_F[f]
-        found, f = 0, 0
-        while f < width:
-            end = min(f + LANES, width)
-            if least == -np.inf or any_above(highest[f:end], least):
-                for j in range(f, end):
-                    if least == -np.inf or highest[j] > least:
-                        maybe[found] = j
-                        found += 1
-            f = end
-        for i in range(found):
-            value = dot(x_BI[r], W_FI[maybe[i]]) + bias_F[maybe[i]]
-            if value > bound:
-                found_N[n], values_N[n] = r * width + maybe[i], value
-                n += 1
-    return n - start
+        _raise(highest, rounding, bias_F, lost_B[r], norm_F, most_B[r], lost_F)
+        found = _may_be_above(highest, least, most_B[r] == np.inf, maybe)
+        n = _compute(r, maybe[:found], bound, x_BI[r], W_FI, bias_F, found_N, values_N, n)
+        computed += found
+    return n - first * width, computed
+
+
+@exact
+def above_full(
+    first, last, bound, least, rounding, product_BF, lost_B, most_B, norm_F, lost_F, left_out_B,
+    x_BI, W_FI, bias_F, found_N, values_N,
+):  # fmt: skip
+    """As above_half, of a product in float32."""
+    width = bias_F.size
+    highest, maybe = np.empty(width, np.float32), np.empty(width, np.int64)
+    n, computed = first * width, 0
+    for r in range(first, last):
+        if left_out_B[r]:
+            continue
+        highest[:] = product_BF[r]
+        _raise(highest, rounding, bias_F, lost_B[r], norm_F, most_B[r], lost_F)
+        found = _may_be_above(highest, least, most_B[r] == np.inf, maybe)
+        n = _compute(r, maybe[:found], bound, x_BI[r], W_FI, bias_F, found_N, values_N, n)
+        computed += found
+    return n - first * width, computed
+
+
+@exact
+def _raise(highest_F, rounding, bias_F, lost, norm_F, most, lost_F):
+    """From the products of a row to the most that its entries may be."""
+    for f in range(highest_F.size):
+        slack = lost * norm_F[f] + most * lost_F[f]
+        highest_F[f] += rounding * abs(highest_F[f]) + bias_F[f] + slack
+
+
+@exact
+def _may_be_above(highest_F, least, unbounded, maybe_F):
+    """Which of a row may be, into maybe_F; returns how many."""
+    found, f, width = 0, 0, highest_F.size
+    while f < width:
+        end = min(f + LANES, width)
+        if unbounded or any_above(highest_F[f:end], least):
+            for j in range(f, end):
+                if unbounded or highest_F[j] > least:
+                    maybe_F[found] = j
+                    found += 1
+        f = end
+    return found
+
+
+@exact
+def _compute(r, maybe_n, bound, x_I, W_FI, bias_F, found_N, values_N, n):
+    """Of a row's entries those that are above the bound, from found_N[n] on; returns their end."""
+    for i in range(maybe_n.size):
+        f = maybe_n[i]
+        value = dot(x_I, W_FI[f]) + bias_F[f]
+        if value > bound:
+            found_N[n], values_N[n] = r * bias_F.size + f, value
+            n += 1
+    return n

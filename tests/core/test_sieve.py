@@ -9,8 +9,7 @@ import torch
 
 from mtc_core.errors import TrainingStopped
 from mtc_core.kernels import loops, sieve, threads
-from mtc_core.kernels.found import Room
-from mtc_core.kernels.sieve import sieved
+from mtc_core.kernels.sieve import FULL_STEPS, SieveMemory, sieved
 from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.objective import Weights
@@ -20,7 +19,6 @@ from mtc_core.workspace import Workspace
 from tests.core import small
 from tests.core.steps import fresh_seed
 
-ANY_SLACK = 1e9  # a cut beside which every slack is small
 SHAPES = [(64, 20, 640), (7, 33, 129), (128, 576, 1024), (1, 1, 64), (300, 4, 65)]
 
 
@@ -56,11 +54,13 @@ def assert_all_above(found, x_BI, W_FI, b_F, bound, rows_B):
     assert (apart_n <= blurred_BF.view(-1)[flat_n]).all()
 
 
+@pytest.mark.parametrize("full_steps", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_whatever_is_above_a_bound_is_found(shape):
+def test_whatever_is_above_a_bound_is_found(shape, full_steps):
     x_BI, W_FI, b_F = drawn(shape, fresh_seed())
     left_out_B = torch.arange(len(x_BI)) % 5 == 3
-    pre = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room())
+    pre = sieved(learner_of(W_FI, b_F), x_BI, SieveMemory(full_steps=full_steps))
+    assert pre.pre_BF.dtype == (torch.float32 if full_steps else torch.bfloat16)
     everything_BF = x_BI @ W_FI.T + b_F
     for share in (0.5, 0.9, 0.99, 1.0):
         bound = float(everything_BF.flatten().quantile(share))
@@ -76,7 +76,7 @@ def test_a_sieve_holds_where_everything_is_rounded_the_same_way(up):
     odd = 1 + 2**-8 + (1 if up else -1) * 2**-16
     x_BI, W_FI, b_F = torch.full((8, 256), odd), torch.full((64, 256), odd), torch.zeros(64)
     exact = 256 * odd**2
-    sieve_ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve
+    sieve_ = sieved(learner_of(W_FI, b_F), x_BI, SieveMemory()).sieve
     off = (x_BI.bfloat16().float() @ W_FI.bfloat16().float().T)[0, 0] / exact - 1
     assert 0.0075 < off * (1 if up else -1) < 2**-7
     assert sieve_.above(exact * (1 - 1e-5), None)[0].numel() == 8 * 64
@@ -105,19 +105,21 @@ def test_what_is_not_finite_is_not_sieved(odd):
     for spoilt in (x_BI, W_FI):
         sound = spoilt.clone()
         spoilt.view(-1)[7] = odd
-        assert sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()) is None
+        assert sieved(learner_of(W_FI, b_F), x_BI, SieveMemory()) is None
         spoilt.copy_(sound)
     b_F[7] = torch.nan
-    flat_n, values_n = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(1.0, None)
+    flat_n, values_n = sieved(learner_of(W_FI, b_F), x_BI, SieveMemory()).sieve.above(1.0, None)
     assert not values_n.isnan().any() and not (flat_n % 640 == 7).any()
 
 
-def test_a_row_that_overflows_in_bfloat16_alone_is_computed():
+@pytest.mark.parametrize("full_steps", [0, 1])
+def test_a_row_that_overflows_in_bfloat16_alone_is_computed(full_steps):
     x_BI, W_FI, b_F = drawn((64, 20, 640), fresh_seed())
     x_BI[5, 3] = 3.4e38
     W_FI[:, 3] = torch.where(W_FI[:, 3] < 0, -0.5, 0.5)
     W_FI[::7, 3] = 0  # inf times 0 is no number
-    flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(1.0, None)
+    memory = SieveMemory(full_steps=full_steps)
+    flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, memory).sieve.above(1.0, None)
     exact_F = x_BI[5].double() @ W_FI.double().T + b_F
     found_F = torch.zeros(640, dtype=torch.bool)
     found_F[flat_n[flat_n // 640 == 5] % 640] = True
@@ -125,8 +127,9 @@ def test_a_row_that_overflows_in_bfloat16_alone_is_computed():
     assert found_F[::7].any() and found_F.sum() > 200
 
 
+@pytest.mark.parametrize("full_steps", [0, 1])
 @pytest.mark.parametrize("length, size", [(1e-7, 0.2), (1e17, 1e-24), (1e-20, 1e3), (3.0, 1e-3)])
-def test_rows_and_weights_of_any_size(length, size):
+def test_rows_and_weights_of_any_size(length, size, full_steps):
     """Beside a bias of 1 all that counts may be lost by rounding; squares may be too small."""
     x_BI, W_FI, b_F = drawn((64, 30, 640), fresh_seed())
     x_BI, W_FI = length * x_BI, size * W_FI
@@ -134,7 +137,8 @@ def test_rows_and_weights_of_any_size(length, size):
     everything_BF = x_BI @ W_FI.T + b_F
     bound = max(1e-30, float(everything_BF.flatten().quantile(0.99)))
     for bound_ in (bound, 1.0 if length == 1e-7 else bound / 3):
-        flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(bound_, None)
+        memory = SieveMemory(full_steps=full_steps)
+        flat_n, _ = sieved(learner_of(W_FI, b_F), x_BI, memory).sieve.above(bound_, None)
         rows_n, latents_n = np.nonzero(plainly(x_BI, W_FI, b_F) > np.float32(bound_))
         assert np.array_equal(flat_n.numpy(), rows_n * 640 + latents_n)
 
@@ -145,21 +149,48 @@ def plainly(x_BI, W_FI, b_F):
     return np.array([[loops.dot(row, w) + bias for w, bias in zip(W, b, strict=True)] for row in x])
 
 
-def test_a_wide_slack_is_not_worth_it():
-    x_BI, W_FI, b_F = drawn((64, 20, 640), fresh_seed())
-    assert sieved(learner_of(W_FI, b_F), x_BI, 1e-3, Room()) is None
+def test_one_long_latent_lets_nothing_through_but_its_own():
+    draw = torch.Generator().manual_seed(fresh_seed())
+    x_BI, W_FI = torch.randn(128, 64, generator=draw), torch.randn(1024, 64, generator=draw)
+    W_FI[7] *= 100
+    bound = float((x_BI @ W_FI.T).flatten().quantile(0.99))
+    memory = SieveMemory()
+    found = sieved(learner_of(W_FI, torch.zeros(1024)), x_BI, memory).sieve.above(bound, None)
+    assert 1000 < found[0].numel() < 1600
+    assert memory.full_steps == 0, "less than a twentieth was computed"
 
 
-def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
+def test_where_too_much_is_let_through_the_next_products_are_in_float32():
+    """With the same bits."""
+    x_BI, W_FI, _ = drawn((64, 256, 640), fresh_seed())
+    W_FI /= 10
+    x_BI[:, 0], W_FI[:, 0] = 100.3, 20.03  # most of a row or latent is what all have in common
+    learner, memory = learner_of(W_FI, torch.full((640,), -2009.0)), SieveMemory()
+    everything_BF = x_BI @ W_FI.T - 2009
+    bound = float(everything_BF.flatten().quantile(0.995))
+    wanted = sieved(learner, x_BI, memory).sieve.above(bound, None)
+    for left in range(FULL_STEPS, 0, -1):
+        assert memory.full_steps == left
+        pre = sieved(learner, x_BI, memory)
+        assert pre.pre_BF.dtype == torch.float32
+        found = pre.sieve.above(bound, None)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert sieved(learner, x_BI, memory).pre_BF.dtype == torch.bfloat16
+
+
+def test_bits_depend_neither_on_the_product_nor_on_the_number_of_threads(monkeypatch):
     x_BI, W_FI, b_F = drawn((64, 33, 640), fresh_seed())
 
-    def found():
-        return sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room()).sieve.above(0.5, None)
+    def found(full_steps):
+        memory = SieveMemory(full_steps=full_steps)
+        return sieved(learner_of(W_FI, b_F), x_BI, memory).sieve.above(0.5, None)
 
-    wanted = found()
+    wanted = found(0)
     for count in (1, 2, 3, 7):
         monkeypatch.setattr(threads.torch, "get_num_threads", lambda count=count: count)
-        assert all(torch.equal(a, b) for a, b in zip(found(), wanted, strict=True)), count
+        for full_steps in (0, 1):
+            again = found(full_steps)
+            assert all(torch.equal(a, b) for a, b in zip(again, wanted, strict=True)), count
 
 
 def test_a_selection_through_a_sieve_is_that_of_all_or_none():
@@ -168,7 +199,7 @@ def test_a_selection_through_a_sieve_is_that_of_all_or_none():
     budget, through, plain = 128 * 8, BatchTopK(), BatchTopK()
     assert through.from_above(lambda bound: pytest.fail("no cut yet"), budget, 1024, None) is None
     through.cut = plain.cut = float(exact.flatten().topk(budget).values.min())
-    pre = sieved(learner_of(W_FI, b_F), x_BI, ANY_SLACK, Room())
+    pre = sieved(learner_of(W_FI, b_F), x_BI, SieveMemory())
 
     def above(bound):
         return pre.sieve.above(bound, None)
