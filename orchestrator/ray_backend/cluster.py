@@ -21,9 +21,6 @@ from orchestrator.ray_backend.janitor import VARIABLE, Janitor
 
 LOOPBACK = "127.0.0.1"
 SMALL_STORE_BYTES = 100 * 2**20  # statuses, where activations never leave their process
-# Freed objects are else given back a second late: what a producer puts there in a second comes on
-# top of what is held (Ray 2.60).
-_PROMPT = {"free_objects_period_milliseconds": 10}
 _TOKEN = Path("~/.ray/auth_token").expanduser()
 
 # Read by Ray when it is imported. An unauthenticated Ray runs anybody's code as us: one of our own
@@ -78,7 +75,7 @@ class Cluster:
                     num_cpus=max(os.cpu_count() or 1, sum(map(cpus, jobs))),
                     num_gpus=None if any(map(gpus, jobs)) else 0,
                     object_store_memory=_store_bytes(jobs),
-                    _system_config=_PROMPT,
+                    _system_config=_system_config(jobs),
                     include_dashboard=dashboard,
                     dashboard_host=LOOPBACK,
                     _temp_dir=str(janitor.folder),
@@ -186,6 +183,15 @@ def namespace(run: str) -> str:
 def _store_bytes(jobs: Sequence[Job]) -> int:
     published = sum(job.store_bytes for job in jobs if isinstance(job, ProducerJob))
     return SMALL_STORE_BYTES + published
+
+
+def _system_config(jobs: Sequence[Job]) -> dict[str, int]:
+    """Freed objects are else given back a second late: what a producer puts there in a second comes
+    on top of what is held (Ray 2.60). But to look a hundred times a second puts trainers off as
+    often (benchmarks/LOG.md)."""
+    if not any(isinstance(job, ProducerJob) for job in jobs):
+        return {}
+    return {"free_objects_period_milliseconds": 10}
 
 
 def gpus(job: Job) -> int:
