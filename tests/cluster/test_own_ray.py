@@ -1,16 +1,20 @@
-"""A Ray of the run's own that cannot start, or whose cells run out of memory: one message."""
+"""A Ray of the run's own: how little it does beside, and one message where it cannot start or its
+cells run out of memory."""
 
 from __future__ import annotations
 
 import re
+import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.cluster.nodes import LIMITED
-from tests.cluster.runs import OUT_OF_MEMORY, TOO_LARGE, VAST, hiding, run
+from tests.cluster.runs import OUT_OF_MEMORY, TOO_LARGE, VAST, Started, hiding, run
 from tests.e2e.runs import write_manifest
+from tests.ray.harm import newest_step, until
 
 pytestmark = pytest.mark.cluster
 MONITOR = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "300"}
@@ -43,6 +47,25 @@ def test_a_ray_that_does_not_start_says_where_its_logs_are(model, home, tmp_path
     assert said and "path length cannot exceed 107 bytes" in said[1], ended
     assert Path(said[2]).is_dir() and Path(said[2]).parent == folder
     assert "With --backend local the run needs no Ray; the same command continues" in ended.out
+
+
+def test_the_raylet_rests_beside_trainers_that_make_their_own_rows(model, home, tmp_path):
+    """Asked to free objects at once it looked for some a hundred times a second, 270 awakenings in
+    all, and each puts off a thread that trains; now it is 27."""
+    manifest = write_manifest(tmp_path, model, tokens="10M")
+    started = Started(manifest, tmp_path, "--no-dashboard", env=home)
+    until(lambda: newest_step(tmp_path / "small") > 0, "training")
+    (raylet,) = (
+        process
+        for process in psutil.Process(started.process.pid).children(recursive=True)
+        if process.name() == "raylet"
+    )
+    before, began = raylet.num_ctx_switches().voluntary, time.monotonic()
+    time.sleep(4)
+    awoken = (raylet.num_ctx_switches().voluntary - before) / (time.monotonic() - began)
+    started.send(signal.SIGTERM)
+    assert started.end().clean
+    assert awoken < 90, f"{awoken:.0f} a second"
 
 
 def test_trainers_that_ray_kills_for_want_of_memory_end_the_run_with_the_keys(
