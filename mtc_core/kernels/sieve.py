@@ -4,8 +4,8 @@ Of x W_encᵀ only the few largest entries count. The product in bfloat16 says o
 large it may be at most, and those that may be above a bound are computed in float32. So which are
 found, and their values, do not depend on how that product was rounded:
 |x̃·w̃ − x·w| ≤ ‖x̃ − x‖ ‖w̃‖ + ‖x‖ ‖w̃ − w‖, with norms that are measured, and ‖x‖ ≤ ‖x̃‖ + ‖x̃ − x‖.
-A product in float32, of which sums alone are rounded, has the same found: it is taken where one in
-bfloat16 lets too much through.
+From a product in float32, of which sums alone are rounded, the same are found: it is taken where
+one in bfloat16 lets too much through.
 
 B rows · F latents · I source width · n entries
 """
@@ -29,7 +29,7 @@ from mtc_core.pre_activations import Addmm, PreActivations, pre_activations
 HALF_ROUNDING = 1.01 * 2.0**-8  # of a number that is rounded to bfloat16, as a share of it
 FLOAT_ROUNDING = 2.0**-24
 SLACK = 1.001  # norms and bounds are themselves rounded
-MOST = 1 / 20  # of all entries; computing more takes longer than a product in float32
+MOST = 1 / 20  # of all entries; computing more takes about as long as a product in float32
 FULL_STEPS = 10  # in float32, until bfloat16 is tried again
 
 
