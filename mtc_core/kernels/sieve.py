@@ -68,9 +68,10 @@ class Product:
 
     def arrays(self) -> list[Any]:
         """As the loops take them; numpy has no bfloat16."""
-        bits_BF = self.product_BF.view(torch.int16) if self.half else self.product_BF
+        integers, places = (torch.int16, 1 << 16) if self.half else (torch.int32, 1)
+        bits = [self.product_BF.view(integers).numpy(), np.int32(places)]
         tensors = (self.lost_B, self.most_B, self.norm_F, self.lost_F)
-        return [np.float32(self.rounding), bits_BF.numpy(), *(t.numpy() for t in tensors)]
+        return [np.float32(self.rounding), *bits, *(t.numpy() for t in tensors)]
 
 
 def sieved(
@@ -122,7 +123,7 @@ class Sieve:
         size, cuts = product.product_BF.numel(), even_cuts(len(self._x_BI))
         indices, values = memory.room.of(size, torch.float32)
         done = spread(
-            loops.above_half if product.half else loops.above_full,
+            loops.above,
             cuts,
             np.float32(bound),
             np.float32(least),

@@ -34,16 +34,16 @@ def halve(first, last, bits_BD, rows_BD, half_BD, norm_B, lost_B):
 
 
 @exact
-def above_half(
-    first, last, bound, least, rounding, product_BF, lost_B, most_B, norm_F, lost_F, left_out_B,
-    x_BI, W_FI, bias_F, found_N, values_N,
+def above(
+    first, last, bound, least, rounding, bits_BF, places, lost_B, most_B, norm_F, lost_F,
+    left_out_B, x_BI, W_FI, bias_F, found_N, values_N,
 ):  # fmt: skip
     """Ascending flat indices of entries of x Wᵀ + bias above a bound, and those, from
     found_N[first * F] on; returns how many, and how many were computed for it.
 
-    product_BF: x Wᵀ as bits of bfloat16, off by at most lost_B norm_F + most_B lost_F and
-    `rounding` of itself. Only what may be above `least` by that is computed: all of a row without
-    bounds, and nothing of one that is left out."""
+    bits_BF: x Wᵀ as integers, which times `places` are the bits of a float32; off by at most
+    lost_B norm_F + most_B lost_F and `rounding` of itself. Only what may be above `least` by that
+    is computed: all of a row without bounds, and nothing of one that is left out."""
     width = bias_F.size
     bits, maybe = np.empty(width, np.int32), np.empty(width, np.int64)
     highest = bits.view(np.float32)
@@ -52,27 +52,7 @@ def above_half(
         if left_out_B[r]:
             continue
         for f in range(width):
-            bits[f] = np.int32(product_BF[r, f]) << 16
-        _raise(highest, rounding, bias_F, lost_B[r], norm_F, most_B[r], lost_F)
-        found = _may_be_above(highest, least, most_B[r] == np.inf, maybe)
-        n = _compute(r, maybe[:found], bound, x_BI[r], W_FI, bias_F, found_N, values_N, n)
-        computed += found
-    return n - first * width, computed
-
-
-@exact
-def above_full(
-    first, last, bound, least, rounding, product_BF, lost_B, most_B, norm_F, lost_F, left_out_B,
-    x_BI, W_FI, bias_F, found_N, values_N,
-):  # fmt: skip
-    """As above_half, of a product in float32."""
-    width = bias_F.size
-    highest, maybe = np.empty(width, np.float32), np.empty(width, np.int64)
-    n, computed = first * width, 0
-    for r in range(first, last):
-        if left_out_B[r]:
-            continue
-        highest[:] = product_BF[r]
+            bits[f] = bits_BF[r, f] * places  # a shift by a variable would be made of 64 bits
         _raise(highest, rounding, bias_F, lost_B[r], norm_F, most_B[r], lost_F)
         found = _may_be_above(highest, least, most_B[r] == np.inf, maybe)
         n = _compute(r, maybe[:found], bound, x_BI[r], W_FI, bias_F, found_N, values_N, n)
