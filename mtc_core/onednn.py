@@ -9,13 +9,11 @@ B rows · I, O inner and outer width
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-_CPU = Path("/proc/cpuinfo")
-_VECTORS = {"avx2", "avx512f"}
+from mtc_core.cpu import this_cpu
+
 ROWS = 512  # of a product at once: oneDNN has no `out`, and a copy is cheap while it is in cache
 NARROW = 256  # of an inner width: below, the copy costs as much as is won
 
@@ -24,13 +22,7 @@ def is_faster_here() -> bool:
     """Whether oneDNN's products are, on this CPU."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    try:
-        first = _CPU.read_text(encoding="utf-8").split("\n\n", 1)[0]  # all cores are alike
-    except OSError:  # not Linux
-        return False
-    return "AuthenticAMD" in first and not _VECTORS.isdisjoint(first.split())
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and this_cpu().prefers_onednn
 
 
 def linear(x: Tensor, W_OI: Tensor, bias_O: Tensor | None) -> Tensor:

@@ -98,6 +98,7 @@ def _forward(run: OpenRun, specs: Sequence[TranscoderSpec]) -> Forward:
             "revision": run.pins["model"],
             "dtype": manifest.model.dtype,
             "trust_remote_code": manifest.model.trust_remote_code,
+            "faster_products": manifest.train.kernels != "torch",
         },
         model_commit=run.pins["model"],
         shape=run.shape,

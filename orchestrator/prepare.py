@@ -11,7 +11,7 @@ from mtc_core.atomic import write_json_atomic
 from mtc_core.capture import resolve_provider
 from mtc_core.config import BY_STEPS, TrainConfig
 from mtc_core.errors import CheckpointError, ConfigError
-from mtc_core.kernels.choose import resolve_kernels
+from mtc_core.kernels.choose import pinned_kernels
 from mtc_core.model.gguf_package import PREFIX
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.model.model_source import model_commit
@@ -118,8 +118,7 @@ def _with_threads(manifest: Manifest, threads: int) -> Manifest:
 def _with_kernels(manifest: Manifest, pins: dict[str, Any] | None) -> Manifest:
     """Those that the run began with; before there was a choice it was torch."""
     wanted = manifest.train.config().kernels if pins is None else pins.get("kernels", "torch")
-    kernels = wanted if wanted == "triton" else resolve_kernels(wanted)
-    train = manifest.train.model_copy(update={"kernels": kernels})
+    train = manifest.train.model_copy(update={"kernels": pinned_kernels(wanted)})
     return manifest.model_copy(update={"train": train})
 
 

@@ -26,3 +26,8 @@ def resolve_kernels(wanted: Kernels | None, device: str = "cpu") -> Kernels:
             "kernels that it began with; a new one takes torch's with train.kernels: torch)"
         )
     return "numba" if installed and wanted != "torch" else "torch"
+
+
+def pinned_kernels(wanted: Kernels | None) -> Kernels:
+    """What a run begins with and keeps, wherever it goes on; of `triton` a CPU makes `numba`."""
+    return wanted if wanted == "triton" else resolve_kernels(wanted)

@@ -90,8 +90,12 @@ def load_model(
     dtype: str = "float32",
     device: str = "cpu",
     trust_remote_code: bool = False,
+    faster_products: bool = True,
 ) -> LoadedModel:
-    """Load weights and tokenizer. dtype is that of the forward. Raises ModelError."""
+    """Load weights and tokenizer. dtype is that of the forward. faster_products: by oneDNN on CPUs
+    where torch would take a slower library (mtc_core/onednn.py); results differ by rounding.
+
+    Raises ModelError."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -114,7 +118,8 @@ def load_model(
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"its files lack {len(missing)} tensors, such as {missing[0]}")
         model = model.to(device).eval().requires_grad_(False)
-    use_faster_products(model)
+    if faster_products:
+        use_faster_products(model)
     shape = ModelShape.from_config(model.config.to_dict())
     return LoadedModel(model, tokenizer, shape, place.commit, place.description)
 

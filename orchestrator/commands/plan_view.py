@@ -41,7 +41,8 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
     each = " each" if threads and len(plan.cells) + len(plan.producers) > 1 else ""
     yield Text(f"{plan.topology} on {plan.device}{threads}{each}: {plan.why}")
     yield Text(_predicted_line(plan))
-    yield Text(f"kernels: {plan.kernels}")
+    products = f"; products: {', '.join(plan.products)}" if plan.products else ""
+    yield Text(f"kernels: {plan.kernels}{products}")
     yield Text()
 
 

@@ -108,6 +108,7 @@ class Subject:
             dtype=model.dtype,
             device=self.device,
             trust_remote_code=model.trust_remote_code,
+            faster_products=self.pins.get("kernels", "torch") != "torch",
         )
         if loaded.commit != self.pins["model"]:
             raise ModelError(

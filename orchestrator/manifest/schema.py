@@ -132,7 +132,8 @@ class TrainSection(Section):
     )
     log_every_steps: Annotated[int, count()] = key("Steps between two metrics.", 10, "steps")
     kernels: Annotated[Kernels | Auto, choice("auto", "torch", "numba", "triton")] = key(
-        "Of the steps: `numba` (CPUs), `triton` (GPUs), `torch`. `auto`: numba, else torch.", AUTO
+        "Of steps: `numba` (CPU), `triton` (GPU), `torch` (forward, too). `auto`: numba or torch.",
+        AUTO,
     )
 
     def config(self) -> TrainConfig:

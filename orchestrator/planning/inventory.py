@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,12 @@ from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
+from mtc_core.cpu import UNKNOWN, Cpu, this_cpu
 from mtc_core.errors import ConfigError
 from orchestrator.planning import control_groups
 from orchestrator.planning.costs import DRIVER_BYTES
-from orchestrator.planning.rates import AVX512
 from orchestrator.run_folder.disk_errors import disk_errors
 
-_CPU_INFO = Path("/proc/cpuinfo")
 _SHARED = Path("/dev/shm")
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same under WSL, AMD
 _LOOK = """
@@ -53,7 +51,7 @@ class Inventory:
     None: not looked for. driver_bytes: what runs beside the cells and takes its part of the memory.
     node_gpus: GPUs of each of several equal nodes, where that is known. node_cpus: of each node of
     a cluster. shared_bytes: free shared memory, in which a Ray of our own keeps what is published.
-    cpu: its name, with AVX-512 where it has that; empty where nobody knows.
+    cpu: of this machine, for which those of a cluster are taken.
     """
 
     cores: int | None
@@ -64,7 +62,7 @@ class Inventory:
     node_gpus: int | None = None
     node_cpus: tuple[int, ...] = ()
     shared_bytes: int | None = None
-    cpu: str = ""
+    cpu: Cpu = UNKNOWN
 
     def free_bytes(self, device: str) -> int | None:
         """Of a GPU, `cuda:N`; None where nobody has looked, and for the CPU, whose memory is
@@ -90,7 +88,7 @@ def take_inventory(root: Path, device: str = "cpu") -> Inventory:
         disk_bytes=disk_bytes,
         gpus=None if device == "cpu" else _gpus(_usable(device)),
         shared_bytes=shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None,
-        cpu=_cpu_name(),
+        cpu=this_cpu(),
     )
 
 
@@ -111,16 +109,6 @@ def _cores() -> int:
     cores = len(allowed) if allowed else os.cpu_count() or 1
     allowed_time = control_groups.cores_left()
     return max(1, cores if allowed_time is None else min(cores, ceil(allowed_time)))
-
-
-def _cpu_name() -> str:
-    """Of a machine of one kind of CPU (Linux), as it is known by its name."""
-    try:
-        fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", _CPU_INFO.read_text(), re.M))
-    except OSError:
-        return ""
-    wide = AVX512 if "avx512f" in fields.get("flags", "").split() else ""
-    return f"{fields.get('model name', '')} {wide}".strip()
 
 
 def free_memory() -> int:

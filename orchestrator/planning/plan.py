@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest import Manifest, check_model, expand
 from orchestrator.planning import costs
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_transcoder
 from orchestrator.planning.choose import choose_layout
 from orchestrator.planning.inventory import Inventory
+from orchestrator.planning.kernel_plan import kernels_of, products_of
 from orchestrator.planning.layout import Layout
 from orchestrator.planning.notes import (
     gpu_notes,
@@ -77,9 +77,10 @@ class Plan:
     """Everything that `run` will do, and what it takes.
 
     device: where, in words: `cpu`, `cuda:0`, or `cuda:0-3`. threads None: as many as the machine
-    has cores, which nobody knows yet. kernels: what computes the steps. memories: by device, what
-    all processes on it need. memory_device: the fullest. producers and exchange: where the topology
-    is split. predicted: of the best layout of each topology that there is room for."""
+    has cores, which nobody knows yet. kernels: what computes the steps. products: which of them are
+    not left to torch. memories: by device, what all processes on it need. memory_device: the
+    fullest. producers and exchange: where the topology is split. predicted: of the best layout of
+    each topology that there is room for."""
 
     name: str
     model: str
@@ -88,6 +89,7 @@ class Plan:
     device: str
     threads: int | None
     kernels: str
+    products: tuple[str, ...]
     transcoders: tuple[TranscoderPlan, ...]
     cells: tuple[CellPlan, ...]
     producers: tuple[ProducerPlan, ...]
@@ -157,7 +159,8 @@ def make_plan(
         why=layout.why,
         device=device_names(layout.placement.devices, inventory.node_gpus),
         threads=layout.placement.threads,
-        kernels=_kernels(manifest, layout),
+        kernels=kernels_of(manifest, layout),
+        products=products_of(manifest, specs, layout, inventory.cpu),
         transcoders=transcoders,
         cells=layout.cells,
         producers=layout.producers,
@@ -178,11 +181,6 @@ def make_plan(
             *layout.placement.notes,
         ),
     )
-
-
-def _kernels(manifest: Manifest, layout: Layout) -> str:
-    wanted = manifest.train.config().kernels
-    return " and ".join(sorted({resolve_kernels(wanted, cell.device) for cell in layout.cells}))
 
 
 def _size(parts: Sequence[Part]) -> int:

@@ -7,12 +7,15 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from mtc_core import cpu as cpu_module
 from mtc_core import onednn
 from mtc_core.kernels.numba_kernels import NumbaKernels
+from mtc_core.kernels.sieve import multiplies_bfloat16
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.model import products
+from mtc_core.model.model_source import load_model
 from tests.core.steps import Case, fresh_seed
-from tests.core.tiny_models import tiny_model
+from tests.core.tiny_models import save_tiny_model, tiny_model
 
 ZEN4 = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\n"
 
@@ -174,17 +177,37 @@ def test_encoders_take_it_where_it_is_faster(monkeypatch):
 
 
 def test_only_where_it_is_known_to_be_faster(monkeypatch, tmp_path):
-    cpu = tmp_path / "cpuinfo"
-    monkeypatch.setattr(onednn, "_CPU", cpu)
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(cpu_module, "_INFO", info)
     intel = ZEN4.replace("AuthenticAMD", "GenuineIntel")
     zen3 = ZEN4.replace("avx512f avx512_bf16", "")
     old = zen3.replace("avx2", "sse4_2")
     for text, wanted in ((ZEN4, True), (zen3, True), (intel, False), (old, False)):
-        cpu.write_text(text)
+        info.write_text(text)
         assert products.is_faster_here() == (wanted and torch.backends.mkl.is_available())
-    monkeypatch.setattr(onednn, "_CPU", Path("/nowhere/cpuinfo"))
+    monkeypatch.setattr(cpu_module, "_INFO", Path("/nowhere/cpuinfo"))
     assert not products.is_faster_here()
     assert NumbaKernels().addmm is torch.addmm
     layer = torch.nn.Linear(8, 4)
     products.use_faster_products(layer)
     assert "forward" not in layer.__dict__
+
+
+def test_what_linux_says_of_bfloat16_is_what_torch_finds():
+    """The plan goes by the one, steps by the other."""
+    if not Path("/proc/cpuinfo").exists():
+        pytest.skip("not Linux")
+    assert cpu_module.this_cpu().multiplies_bfloat16 == multiplies_bfloat16()
+
+
+def test_a_model_may_be_loaded_with_torchs_own_products(tmp_path, faster):
+    folder = save_tiny_model(tmp_path / "model")
+    layers = {
+        wanted: [
+            "forward" in vars(module)
+            for module in load_model(str(folder), faster_products=wanted).model.modules()
+            if isinstance(module, torch.nn.Linear)
+        ]
+        for wanted in (True, False)
+    }
+    assert all(layers[True]) and not any(layers[False]) and len(layers[False]) > 6

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mtc_core import cpu as cpu_module
+from mtc_core.cpu import Cpu
 from mtc_core.errors import ConfigError
 from orchestrator.messages import ManifestError
-from orchestrator.planning import inventory as inventory_module
 from orchestrator.planning.inventory import Gpu, Inventory, take_inventory
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.predict import Prediction
@@ -247,25 +248,32 @@ def test_every_gpu_has_its_own_speed_and_all_must_be_known(tmp_path: Path) -> No
 
 
 def test_a_cpu_is_known_by_its_name_and_another_only_compares(tmp_path: Path) -> None:
-    def of(name: str) -> Prediction:
-        return plan_of(tmp_path, ALL, replace(ROOMY, cpu=name)).predicted["fused"]
+    def of(name: str, *flags: str, family: int = 0) -> Prediction:
+        cpu = Cpu(name, family=family, flags=frozenset(flags))
+        return plan_of(tmp_path, ALL, replace(ROOMY, cpu=cpu)).predicted["fused"]
 
-    epyc, xeon = of("AMD EPYC 9B14 AVX-512"), of("Intel(R) Xeon(R) Processor AVX-512")
-    assert epyc.known and xeon.known and xeon.tokens_per_second > epyc.tokens_per_second
-    for other in ("", "Apple M4", "Intel(R) Xeon(R) CPU E5-2670"):
-        assert of(other) == of("Some CPU") != epyc and not of(other).known
-    cluster = replace(ROOMY, node_cpus=(4, 4, 4), cpu="Apple M4")
+    zen4, zen5 = (of("AMD EPYC 9B14", "avx512f", family=family) for family in (25, 26))
+    xeon = of("Intel(R) Xeon(R) Processor", "avx2", "avx512f")
+    assert zen4.known and zen5.known and xeon.known
+    assert zen5.tokens_per_second > 1.5 * zen4.tokens_per_second
+    for other in ("", "Apple M4", "Intel(R) Xeon(R) CPU E5-2670", "AMD EPYC 7R13"):
+        assert of(other) == of("Some CPU") not in (zen4, zen5, xeon) and not of(other).known
+    cluster = replace(ROOMY, node_cpus=(4, 4, 4), cpu=Cpu("Apple M4"))
     assert plan_of(tmp_path, ALL, cluster).topology == "split"  # that much is known
 
 
 def test_this_machine_tells_its_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "cpuinfo"
-    monkeypatch.setattr(inventory_module, "_CPU_INFO", info)
-    assert take_inventory(tmp_path).cpu == ""
-    info.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu avx512f\n" * 2)
-    assert take_inventory(tmp_path).cpu == "AMD EPYC 9B14 AVX-512"
-    info.write_text("model name\t: AMD EPYC 7R13\nflags\t\t: fpu avx2\n")
-    assert take_inventory(tmp_path).cpu == "AMD EPYC 7R13"
+    monkeypatch.setattr(cpu_module, "_INFO", info)
+    assert take_inventory(tmp_path).cpu == Cpu()
+    info.write_text(
+        "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
+        "model name\t: AMD EPYC 9B14\nflags\t\t: fpu avx512f\n\nprocessor\t: 1\n"
+    )
+    flags = frozenset({"fpu", "avx512f"})
+    assert take_inventory(tmp_path).cpu == Cpu("AMD EPYC 9B14", "AuthenticAMD", 25, flags)
+    info.write_text("CPU architecture: 8\nCPU part\t: 0xd40\n")  # an Arm's
+    assert take_inventory(tmp_path).cpu == Cpu()
 
 
 def test_nobody_runs_further_ahead_than_the_run_is_long(tmp_path: Path) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from mtc_core.cpu import Cpu
+from orchestrator.commands.plan_view import show_plan
 from orchestrator.planning.inventory import Inventory
 from tests.orchestrator.plans import ROOMY, plan_of, with_gpus
 
 GPU = with_gpus(70 * 10**9)
+ZEN4 = Cpu("AMD EPYC 9B14", "AuthenticAMD", 25, frozenset({"avx2", "avx512f", "avx512_bf16"}))
+ZEN3 = Cpu("AMD EPYC 7R13", "AuthenticAMD", 25, frozenset({"avx2"}))
+XEON = Cpu("Intel(R) Xeon(R)", "GenuineIntel", 6, frozenset({"avx2", "avx512f", "avx512_bf16"}))
+FEW = {5: "defaults: {group_sizes: [768, 1536], k: 32}"}  # kept of the latents
+ONEDNN, SIEVE = "float32 by oneDNN", "encoders by a sieve in bfloat16"
 
 
 def with_kernels(kernels: str) -> dict[int, str]:
@@ -35,6 +44,40 @@ def test_it_is_told_where_they_are_not_those_of_the_manifest(tmp_path: Path) -> 
     assert note in plan_of(tmp_path, with_kernels("triton")).notes
     assert note not in plan_of(tmp_path, with_kernels("triton"), GPU).notes
     assert note not in plan_of(tmp_path, with_kernels("auto")).notes
+
+
+@pytest.mark.parametrize(
+    "kernels,cpu,products",
+    [
+        ("auto", ZEN4, (ONEDNN, SIEVE)),
+        ("numba", ZEN3, (ONEDNN,)),
+        ("triton", XEON, (SIEVE,)),
+        ("torch", ZEN4, ()),
+        ("auto", Cpu(), ()),
+    ],
+)
+def test_products_that_are_not_left_to_torch_are_told(
+    tmp_path: Path, kernels: str, cpu: Cpu, products: tuple[str, ...], capsys
+) -> None:
+    inventory = replace(ROOMY, cpu=cpu)
+    plan = plan_of(tmp_path, with_kernels(kernels) | FEW, inventory)
+    assert plan.products == products
+    show_plan(Console(width=120), plan, inventory, ())
+    line = next(line for line in capsys.readouterr().out.splitlines() if "kernels:" in line)
+    told = f"; products: {', '.join(products)}" if products else ""
+    assert line == f"kernels: {plan.kernels}{told}"
+    assert plan_of(tmp_path, with_kernels(kernels) | FEW, replace(GPU, cpu=cpu)).products == ()
+
+
+def test_a_sieve_is_for_selections_that_keep_few(tmp_path: Path) -> None:
+    def products(lines: dict[int, str]) -> tuple[str, ...]:
+        return plan_of(tmp_path, lines, replace(ROOMY, cpu=XEON)).products
+
+    assert products(FEW) == (SIEVE,)
+    assert products(FEW | {4: "train: {tokens: 1M, extreme: bound}"}) == ()
+    assert products({}) == ()  # k 64
+    one = {8: "  - {layers: 2, source: resid_mid, target: mlp_out, k: 64}"}
+    assert products(FEW | one) == (f"2 of 3 {SIEVE}",)
 
 
 def test_memory_counts_what_they_hold(tmp_path: Path) -> None:
