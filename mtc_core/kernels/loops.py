@@ -144,6 +144,12 @@ def _add(out_D, a, row_D):
 
 
 @fused
+def _add2(out_D, a0, a1, row0_D, row1_D):
+    for o in range(out_D.size):
+        out_D[o] = (out_D[o] + a0 * row0_D[o]) + a1 * row1_D[o]
+
+
+@fused
 def _add4(out_D, a0, a1, a2, a3, row0_D, row1_D, row2_D, row3_D):
     # Four rows at once: their cache misses overlap.
     for o in range(out_D.size):
@@ -175,58 +181,74 @@ def scale_rows(first, last, scale, rows_BD, centre_D, out_BD, distance_B):
 @fused
 def pass_rows(
     first, last, starts, latents_n, acts_n, group_F, W_dec, b_dec, y_BO, scale_BM,
-    G_BMO, residual_BO, squares_BM, d_act_n,
+    G_MBO, residual_BO, squares_BM, d_act_n,
 ):  # fmt: skip
     """Decode, prefix errors ŷ_i − y, their squares, gradients of groups, gradients of activations.
+    G_MBO is written of the first group, and of those of which a row has nonzeros: no other is read.
 
     scale_BM: 2 w_i / (n V) times the row's weight. mtc_core/objective.py has the formulas."""
-    n_groups, width = G_BMO.shape[1], G_BMO.shape[2]
-    errors_MO = np.empty((n_groups, width), W_dec.dtype)
+    n_groups, width = G_MBO.shape[0], G_MBO.shape[2]
+    errors_MO, G_O = np.empty((n_groups, width), W_dec.dtype), np.empty(width, W_dec.dtype)
+    # Where each group's nonzeros end, and where each prefix's error is: that of the one before it,
+    # if its last group has none. Latents ascend, and with them their groups.
+    ends_M, at_M = np.empty(n_groups, np.int64), np.empty(n_groups, np.int64)
     for r in range(first, last):
-        errors_MO[:] = 0
         for o in range(width):
             errors_MO[0, o] = b_dec[o] - y_BO[r, o]
-        _decode(starts[r], starts[r + 1], latents_n, acts_n, group_F, W_dec, errors_MO)
+        end = starts[r]
         for m in range(n_groups):
+            begin = end
+            while end < starts[r + 1] and group_F[latents_n[end]] == m:
+                end += 1
+            ends_M[m], at_M[m] = end, m
+            if m and begin == end:
+                at_M[m], squares_BM[r, m] = at_M[m - 1], squares_BM[r, m - 1]
+                continue
             if m:
                 for o in range(width):
-                    errors_MO[m, o] += errors_MO[m - 1, o]
+                    errors_MO[m, o] = 0
+            _decode(begin, end, latents_n, acts_n, W_dec, errors_MO[m])
+            if m:
+                before = at_M[m - 1]
+                for o in range(width):
+                    errors_MO[m, o] += errors_MO[before, o]
             squares_BM[r, m] = dot(errors_MO[m], errors_MO[m])
+        whole = at_M[n_groups - 1]
         for o in range(width):
-            residual_BO[r, o] = -errors_MO[n_groups - 1, o]
+            residual_BO[r, o] = -errors_MO[whole, o]
+            G_O[o] = 0
         for m in range(n_groups - 1, -1, -1):
-            if m == n_groups - 1:
+            scale, at = scale_BM[r, m], at_M[m]
+            for o in range(width):
+                G_O[o] = scale * errors_MO[at, o] + G_O[o]
+            if at == m:
                 for o in range(width):
-                    G_BMO[r, m, o] = scale_BM[r, m] * errors_MO[m, o]
-            else:
-                for o in range(width):
-                    G_BMO[r, m, o] = scale_BM[r, m] * errors_MO[m, o] + G_BMO[r, m + 1, o]
-        for i in range(starts[r], starts[r + 1]):
-            d_act_n[i] = dot(G_BMO[r, group_F[latents_n[i]]], W_dec[latents_n[i]])
+                    G_MBO[m, r, o] = G_O[o]
+            for i in range(ends_M[m - 1] if m else starts[r], ends_M[m]):
+                d_act_n[i] = dot(G_O, W_dec[latents_n[i]])
 
 
 @fused
-def _decode(first, last, latents_n, acts_n, group_F, W_dec, out_MO):
-    """Adds each group's own contribution. Latents ascend, and with them their groups."""
+def _decode(first, last, latents_n, acts_n, W_dec, out_O):
     i = first
-    while i < last:
-        group = group_F[latents_n[i]]
-        if i + 3 < last and group_F[latents_n[i + 3]] == group:
-            _add4(
-                out_MO[group], acts_n[i], acts_n[i + 1], acts_n[i + 2], acts_n[i + 3],
-                W_dec[latents_n[i]], W_dec[latents_n[i + 1]],
-                W_dec[latents_n[i + 2]], W_dec[latents_n[i + 3]],
-            )  # fmt: skip
-            i += 4
-        else:
-            _add(out_MO[group], acts_n[i], W_dec[latents_n[i]])
-            i += 1
+    while i + 3 < last:
+        _add4(
+            out_O, acts_n[i], acts_n[i + 1], acts_n[i + 2], acts_n[i + 3],
+            W_dec[latents_n[i]], W_dec[latents_n[i + 1]],
+            W_dec[latents_n[i + 2]], W_dec[latents_n[i + 3]],
+        )  # fmt: skip
+        i += 4
+    if i + 1 < last:
+        _add2(out_O, acts_n[i], acts_n[i + 1], W_dec[latents_n[i]], W_dec[latents_n[i + 1]])
+        i += 2
+    if i < last:
+        _add(out_O, acts_n[i], W_dec[latents_n[i]])
 
 
 @fused
 def update_latents(
     first, last, starts, rows_L, acts_L, d_act_L, group_F, aux_F, aux_enc_DI, aux_b_D, aux_dec_DO,
-    x_B1I, G_BMO, adam, W_enc, m_enc, v_enc, b_enc, m_b, v_b, W_dec, m_dec, v_dec,
+    x_1BI, G_MBO, adam, W_enc, m_enc, v_enc, b_enc, m_b, v_b, W_dec, m_dec, v_dec,
 ):  # fmt: skip
     """Gradients of each latent's weights, and their Adam step, while they are in cache.
 
@@ -237,8 +259,8 @@ def update_latents(
         g_enc_I[:] = 0
         g_dec_O[:] = 0
         g_b = np.zeros(1, b_enc.dtype)
-        _gather(starts[f], starts[f + 1], rows_L, acts_L, G_BMO, group_F[f], g_dec_O)
-        _gather(starts[f], starts[f + 1], rows_L, d_act_L, x_B1I, 0, g_enc_I)
+        _gather(starts[f], starts[f + 1], rows_L, acts_L, G_MBO, group_F[f], g_dec_O)
+        _gather(starts[f], starts[f + 1], rows_L, d_act_L, x_1BI, 0, g_enc_I)
         for i in range(starts[f], starts[f + 1]):
             g_b[0] += d_act_L[i]
         if aux_F[f] >= 0:
@@ -257,18 +279,18 @@ def update_latents(
 
 
 @fused
-def _gather(first, last, rows_L, values_L, dense_BMD, m, out_D):
+def _gather(first, last, rows_L, values_L, dense_MBD, m, out_D):
     # Both are three-dimensional and whole: a slice's inner stride would be unknown to the compiler.
     i = first
     while i + 3 < last:
         _add4(
             out_D, values_L[i], values_L[i + 1], values_L[i + 2], values_L[i + 3],
-            dense_BMD[rows_L[i], m], dense_BMD[rows_L[i + 1], m],
-            dense_BMD[rows_L[i + 2], m], dense_BMD[rows_L[i + 3], m],
+            dense_MBD[m, rows_L[i]], dense_MBD[m, rows_L[i + 1]],
+            dense_MBD[m, rows_L[i + 2]], dense_MBD[m, rows_L[i + 3]],
         )  # fmt: skip
         i += 4
     while i < last:
-        _add(out_D, values_L[i], dense_BMD[rows_L[i], m])
+        _add(out_D, values_L[i], dense_MBD[m, rows_L[i]])
         i += 1
 
 

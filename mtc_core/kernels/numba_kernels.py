@@ -95,8 +95,8 @@ class NumbaKernels(HostKernels):
         weights, objective = learner.weights, learner.objective
         y_BO = weights.without_skip(batch.x_BI, batch.y_BO)
         (B, width), M = y_BO.shape, len(objective.prefix_weights) - 1
-        # Pre-activations are done with.
-        G_BMO = learner.workspace.matrix(B * M, width, y_BO.device, y_BO.dtype).view(B, M, width)
+        # Pre-activations are done with. Group by group: latents are updated in that order.
+        G_MBO = learner.workspace.matrix(M * B, width, y_BO.device, y_BO.dtype).view(M, B, width)
         residual_BO, squares_BM = y_BO.new_empty(B, width), y_BO.new_empty(B, M)
         d_act_n, starts = torch.empty_like(kept.acts_n), np.empty(B + 1, np.int64)
         loops.offsets(kept.rows_n.numpy(), starts)
@@ -107,8 +107,9 @@ class NumbaKernels(HostKernels):
             starts,
             *_arrays(kept.latents_n, kept.acts_n, objective.group_of_latent_F),
             *_arrays(weights.W_dec, weights.b_dec, y_BO, scale_BM),
-            *_written(G_BMO, residual_BO, squares_BM, d_act_n),
+            *_written(G_MBO, residual_BO, squares_BM, d_act_n),
         )
+        G_BMO = G_MBO.transpose(0, 1)
         return RowPass.of(learner, batch, kept, squares_BM, residual_BO, G_BMO, d_act_n)
 
     def update(self, learner: Learner, batch: Batch, passed: RowPass, aux: Aux) -> None:
@@ -135,7 +136,7 @@ class NumbaKernels(HostKernels):
             *ordered,
             *_arrays(objective.group_of_latent_F),
             *_aux(aux, weights),
-            *_arrays(batch.x_BI[:, None], passed.G_BMO),
+            *_arrays(batch.x_BI[None], passed.G_BMO.transpose(0, 1)),
             _adam(learner),
             *ours,
         )

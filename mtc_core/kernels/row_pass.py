@@ -28,7 +28,7 @@ class RowPass:
     bias_loss: Tensor  # the same for the bias alone
     fvu_P: Tensor  # unweighted, over ordinary rows only: what is reported
     residual_BO: Tensor  # y − ŷ_m
-    G_BMO: Tensor  # of each group's contribution
+    G_BMO: Tensor  # of each group's contribution; past the first, where a row has nonzeros of it
     base_BO: Tensor  # of ŷ_0: of b_dec in every row
     d_act_n: Tensor | None = None  # of every kept activation, unless the update finds it itself
 

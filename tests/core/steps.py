@@ -82,12 +82,20 @@ class Case:
                 for name in type(passed).__dataclass_fields__
                 if isinstance(getattr(passed, name), torch.Tensor)
             }
+            found["G_BMO"] = self._where_it_is_read(passed.G_BMO, kept)
             kernels.update(learner, batch, passed, aux)
             learner.step_index += 1
         for name, parameter in tensors.items():
             state = optimizer.state[parameter]
             found |= {name: parameter, **{f"{name}.{key}": state[key] for key in state}}
         return found
+
+    def _where_it_is_read(self, G_BMO, kept):
+        """0 where nobody does, and kernels may leave whatever was there."""
+        read_BM = torch.zeros(G_BMO.shape[:2], dtype=torch.bool)
+        read_BM[:, 0] = True
+        read_BM[kept.rows_n, self.objective.group_of_latent_F[kept.latents_n]] = True
+        return G_BMO.masked_fill(~read_BM[:, :, None], 0)
 
 
 def fresh_seed():

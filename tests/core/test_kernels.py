@@ -12,6 +12,7 @@ from mtc_core.kernels.numba_kernels import BY_LATENT, NumbaKernels
 from mtc_core.kernels.step_kernels import step_kernels
 from mtc_core.kernels.torch_kernels import TorchKernels
 from mtc_core.selection import BatchTopK
+from mtc_core.workspace import Workspace
 from tests.core.steps import SHAPES, Case, differences, fresh_seed
 
 
@@ -66,6 +67,15 @@ def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
         assert all(torch.equal(found[name], wanted[name]) for name in wanted), count
 
 
+def test_what_was_in_memory_before_does_not_matter(monkeypatch):
+    """Gradients of groups that a row has no nonzeros of are not written."""
+    case = Case(SHAPES[0], fresh_seed(), dead=3)
+    wanted, matrix = case.run(NumbaKernels()), Workspace.matrix
+    monkeypatch.setattr(Workspace, "matrix", lambda *given: matrix(*given).fill_(torch.nan))
+    found = case.run(NumbaKernels())
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize("width", [12, 20, 37, 100])
 def test_bits_do_not_depend_on_where_arrays_lie(width):
     """Where two of them lie less than a vector apart, compiled loops take another way."""
@@ -77,6 +87,7 @@ def test_bits_do_not_depend_on_where_arrays_lie(width):
     for gap in range(200):
         a, b, c, d, e, f = (row.numpy() for row in packed(rows, gap).values())
         loops._add4(a, *factors, b, c, d, e)
+        loops._add2(a, *factors[:2], e, f)
         loops._add(a, factors[0], f)
         loops._adam(adam, a, b, c, np.abs(d))
         seen.add(np.concatenate([a, b, c]).tobytes())
