@@ -74,7 +74,8 @@ def _run_ours(run: Run, workload: Workload, folder: Path) -> Outcome:
     manifest = folder / "manifest.yaml"
     wanted = workload.manifest("ours", run.steps, run.dtype, run.lr, run.threads)
     manifest.write_text(yaml.safe_dump(wanted))
-    variables = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    set_here = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+    variables = {key: value for key, value in os.environ.items() if key not in set_here}
     command = [COMMAND, "run", str(manifest), "--root", str(folder)]
     memory, wall_s = _measured(command, folder, variables)
     place = folder / "ours"

@@ -7,7 +7,7 @@ and 2,304. The tools run one after another, round after round, each as its user 
 (peer_sparsify.py, peer_saelens.py say with which settings), on as many threads. Ours is the whole
 product by its command, all defaults: Ray with its dashboard, shuffling, metrics, checkpoints,
 calibration, splicing, report. After each round the forward's and encoders' matrix products alone,
-by torch in that dtype (suite.py), are timed in this process.
+in that dtype and by the faster library here (suite.py), are timed in this process.
 
 tokens/s: rows of the steps after --warmup, by the time until training has ended, with its last
 checkpoint (peer_steps.py). Ours gathers its ridge totals in the first 512 x d_in rows, from a
@@ -35,16 +35,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from benchmarks.suite import GemmBound, seconds_of  # before torch: it sets how its threads wait
+
+import torch  # isort: skip
 
 from benchmarks.peer_quality import Coder, held_out_quality, our_coders, sparsify_coders
 from benchmarks.peer_runs import OURS, SAELENS, SPARSIFY, Outcome, Run, RunFailed, run_tool
 from benchmarks.peer_workload import BLOCK_STEPS, Workload, prepare
 from benchmarks.peers_environment import NotInstalled, peers_python
 from benchmarks.peers_report import goals, print_report
-from benchmarks.suite import GemmBound, seconds_of
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import MtcError
+from mtc_core.kept_memory import keep_freed_memory
 from mtc_core.model.gguf_package import cache_root
 from mtc_core.model.model_source import load_model
 from mtc_core.sites import Site
@@ -216,6 +218,7 @@ class Bound:
             layers=workload.n_layers,
         )
         loaded = load_model(str(workload.model))
+        keep_freed_memory()  # as ours does: page faults would count
         self._products = GemmBound(shapes, loaded, self._rows, getattr(torch, args.dtype))
         self._products.run_block()
 

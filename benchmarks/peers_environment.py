@@ -51,8 +51,10 @@ def _run(*command: str | Path) -> None:
 
 def peers_variables(folder: Path, threads: int) -> dict[str, str]:
     """Environment variables for a program of theirs: nothing of our Python, no network, no GPU
-    compiler, nothing sent. folder: for what they would keep in the home folder."""
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    compiler, nothing sent, threads that wait as they do by themselves (suite.py has ours wait
+    otherwise). folder: for what they would keep in the home folder."""
+    of_ours = ("PYTHON", "GOMP_SPINCOUNT")
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(of_ours)}
     return ours | {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "hub"),
