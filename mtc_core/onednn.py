@@ -38,3 +38,10 @@ def addmm(bias_O: Tensor, x_BI: Tensor, W_IO: Tensor, *, out: Tensor) -> Tensor:
     for x_RI, out_RO in zip(x_BI.split(ROWS), out.split(ROWS), strict=True):
         out_RO.copy_(linear(x_RI, W_IO.T, bias_O))
     return out
+
+
+def inner(a_BI: Tensor, b_BO: Tensor) -> Tensor:
+    """aᵀ b, to rounding. Bits do not depend on threads."""
+    if a_BI.shape[1] < NARROW:
+        return a_BI.T @ b_BO
+    return linear(a_BI.T.contiguous(), b_BO.T, None)

@@ -9,7 +9,7 @@ B rows · I, O source and target widths
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,13 @@ from torch import Tensor
 ROWS_PER_DIMENSION = 128
 PARTS = 4  # of a step's rows, one of which is used
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # times the mean squared source coordinate; best one is used
+
+
+Inner = Callable[[Tensor, Tensor], Tensor]  # aᵀ b
+
+
+def inner(a_BI: Tensor, b_BO: Tensor) -> Tensor:
+    return a_BI.T @ b_BO
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,12 @@ class RidgeTotals:
     `rows` counts those looked at. Extreme ones are among them, as zeros: how many are not is in the
     last entry of `xx`, and asking for it in a step would have a GPU wait."""
 
-    def __init__(self, d_in: int, d_out: int, device: torch.device) -> None:
+    def __init__(self, d_in: int, d_out: int, device: torch.device, inner: Inner = inner) -> None:
         # A constant column carries the means and the intercept.
         self.xx = torch.zeros(d_in + 1, d_in + 1, dtype=torch.float64, device=device)
         self.xy = torch.zeros(d_in + 1, d_out, dtype=torch.float64, device=device)
         self.rows = 0
+        self._inner = inner
         self.wanted = ROWS_PER_DIMENSION * d_in
 
     def add(self, x_BI: Tensor, y_BO: Tensor, weight_B: Tensor) -> None:
@@ -52,8 +60,8 @@ class RidgeTotals:
         part = slice(-(-x_BI.shape[0] // PARTS))
         x_BI = torch.nn.functional.pad(x_BI[part], (0, 1), value=1.0)
         x_BI *= (weight_B[part] == 1)[:, None]
-        self.xx += (x_BI.T @ x_BI).double()
-        self.xy += (x_BI.T @ y_BO[part]).double()
+        self.xx += self._inner(x_BI, x_BI).double()
+        self.xy += self._inner(x_BI, y_BO[part]).double()
         self.rows += x_BI.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:

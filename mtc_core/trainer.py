@@ -107,7 +107,7 @@ class TranscoderTrainer:
             watch=LossWatch(self.device),
         )
         self.selector = self.kernels.selector(spec, train.extreme, self.device)
-        self.ridge = RidgeTotals(d_in, d_out, self.device)
+        self.ridge = RidgeTotals(d_in, d_out, self.device, self.kernels.inner)
         self.silent_F = torch.zeros(spec.d_sae, dtype=torch.int64, device=self.device)
         self.dead_D = torch.zeros(0, dtype=torch.int64, device=self.device)
 

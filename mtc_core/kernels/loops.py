@@ -144,6 +144,13 @@ def _add(out_D, a, row_D):
 
 
 @fused
+def _plus(out_D, row_D):
+    # Where both are rows of one array, a loop over its indices would not be made of vectors.
+    for o in range(out_D.size):
+        out_D[o] += row_D[o]
+
+
+@fused
 def _add2(out_D, a0, a1, row0_D, row1_D):
     for o in range(out_D.size):
         out_D[o] = (out_D[o] + a0 * row0_D[o]) + a1 * row1_D[o]
@@ -209,9 +216,7 @@ def pass_rows(
                     errors_MO[m, o] = 0
             _decode(begin, end, latents_n, acts_n, W_dec, errors_MO[m])
             if m:
-                before = at_M[m - 1]
-                for o in range(width):
-                    errors_MO[m, o] += errors_MO[before, o]
+                _plus(errors_MO[m], errors_MO[at_M[m - 1]])
             squares_BM[r, m] = dot(errors_MO[m], errors_MO[m])
         whole = at_M[n_groups - 1]
         for o in range(width):

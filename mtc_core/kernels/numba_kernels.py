@@ -43,7 +43,7 @@ class NumbaKernels(HostKernels):
         super().__init__(half)
         self._sieve = SieveMemory() if sieve else None
         if onednn.is_faster_here():
-            self.addmm = onednn.addmm
+            self.addmm, self.inner = onednn.addmm, onednn.inner
         self._room = Room()
 
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:

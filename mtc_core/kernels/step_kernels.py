@@ -29,6 +29,10 @@ class StepKernels(Protocol):
         self, rows_BD: Tensor, centre_D: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]: ...
 
+    def inner(self, a_BI: Tensor, b_BO: Tensor) -> Tensor:
+        """aᵀ b, in float32."""
+        ...
+
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
         """cut: of the last step's selection, or 0."""
         ...

@@ -23,6 +23,7 @@ from mtc_core.kernels.triton_selector import TritonSelector
 from mtc_core.learner import Learner
 from mtc_core.objective import Batch
 from mtc_core.pre_activations import PreActivations
+from mtc_core.ridge import inner
 from mtc_core.selection import Kept
 from mtc_core.statistics import scaled_rows
 
@@ -37,6 +38,7 @@ class TritonKernels:
     name = "triton"
     waits = False
     scaled_rows = staticmethod(scaled_rows)
+    inner = staticmethod(inner)
 
     def __init__(self, half: bool = False) -> None:
         self.half = half

@@ -8,7 +8,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from mtc_core import cpu as cpu_module
-from mtc_core import onednn
+from mtc_core import onednn, ridge
 from mtc_core.kernels.numba_kernels import NumbaKernels
 from mtc_core.kernels.sieve import multiplies_bfloat16
 from mtc_core.kernels.torch_kernels import TorchKernels
@@ -176,6 +176,24 @@ def test_encoders_take_it_where_it_is_faster(monkeypatch):
     assert torch.allclose(halved.float(), wanted, rtol=0.05, atol=0.5)
 
 
+@pytest.mark.parametrize(
+    "rows, inputs, outputs", [(512, 577, 576), (511, 300, 40), (1, 256, 7), (90, 64, 80)]
+)
+def test_an_inner_product_is_torchs_to_rounding_whatever_the_threads(rows, inputs, outputs):
+    draw = torch.Generator().manual_seed(fresh_seed())
+    a_BI = torch.randn(rows, inputs, generator=draw)
+    b_BO = torch.randn(2 * rows, outputs, generator=draw)[:rows]
+    found, wanted = onednn.inner(a_BI, b_BO), a_BI.T.double() @ b_BO.double()
+    assert (found - wanted).abs().max() < 1e-5 * rows**0.5
+    count = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(onednn.inner(a_BI, b_BO), found)
+    finally:
+        torch.set_num_threads(count)
+
+
 def test_only_where_it_is_known_to_be_faster(monkeypatch, tmp_path):
     info = tmp_path / "cpuinfo"
     monkeypatch.setattr(cpu_module, "_INFO", info)
@@ -187,7 +205,7 @@ def test_only_where_it_is_known_to_be_faster(monkeypatch, tmp_path):
         assert products.is_faster_here() == (wanted and torch.backends.mkl.is_available())
     monkeypatch.setattr(cpu_module, "_INFO", Path("/nowhere/cpuinfo"))
     assert not products.is_faster_here()
-    assert NumbaKernels().addmm is torch.addmm
+    assert NumbaKernels().addmm is torch.addmm and NumbaKernels().inner is ridge.inner
     layer = torch.nn.Linear(8, 4)
     products.use_faster_products(layer)
     assert "forward" not in layer.__dict__
