@@ -74,9 +74,13 @@ class Host:
         return _run("ip", "-n", self.name, *words)
 
 
-def network_of(pid: int) -> int:
-    """The same number for all processes of one host, and another for those of the other."""
-    return Path(f"/proc/{pid}/ns/net").stat().st_ino
+def network_of(pid: int) -> int | None:
+    """The same number for all processes of one host, and another for those of the other; None for
+    one that has gone."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 @contextmanager
