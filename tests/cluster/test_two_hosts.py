@@ -159,7 +159,8 @@ def test_a_cell_whose_host_is_cut_off_goes_on_when_the_host_is_back(
         assert trainer_on(two, away) == trainer and both.alive("two")
     until(lambda: not both.alive("two"), "the end of the node that was given up")
     both.start("two", cpus=1, before=two.before, ip=two.ip)
-    until(lambda: trainer_on(two, away) not in (None, trainer), "another trainer there")
+    # Its lock may be held for a moment only: on a fast machine nothing is left to be trained.
+    until(lambda: log.read_text().count(f" runs on {two.name}") == 2, "another trainer there")
     ended = started.end()
     assert ended.code == 0 and ended.clean and not ended.err, ended
     assert ended.out.count("died: its node is gone, or cannot be reached; it goes on from its") == 1

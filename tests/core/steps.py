@@ -92,9 +92,12 @@ class Case:
 
     def _where_it_is_read(self, G_BMO, kept):
         """0 where nobody does, and kernels may leave whatever was there."""
+        group_F = self.objective.group_of_latent_F
+        filled_n = kept.latents_n < group_F.numel()  # slots that are not belong to nobody
+        rows_n, latents_n = kept.rows_n[filled_n], kept.latents_n[filled_n]
         read_BM = torch.zeros(G_BMO.shape[:2], dtype=torch.bool)
         read_BM[:, 0] = True
-        read_BM[kept.rows_n, self.objective.group_of_latent_F[kept.latents_n]] = True
+        read_BM[rows_n, group_F[latents_n]] = True
         return G_BMO.masked_fill(~read_BM[:, :, None], 0)
 
 
