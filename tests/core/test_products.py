@@ -163,6 +163,7 @@ def test_bits_of_an_encoders_product_do_not_depend_on_threads():
 
 def test_encoders_take_it_where_it_is_faster(monkeypatch):
     monkeypatch.setattr(onednn, "is_faster_here", lambda: True)
+    assert NumbaKernels().inner is onednn.inner
     asked = []
     monkeypatch.setattr(onednn, "linear", lambda x, W, b: asked.append(x) or x @ W.T + b)
     case = Case((40, onednn.NARROW, 33, (6, 6), 100), fresh_seed())
