@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from benchmarks.card_memory import PeakOfCard
 from benchmarks.peer_steps import our_marks, peer_marks, tokens_per_second, training_stages
-from benchmarks.peer_workload import BLOCK_STEPS, Workload
+from benchmarks.peer_workload import BLOCK_STEPS, Run, Workload
 from benchmarks.peers_environment import peers_variables
 from benchmarks.process_memory import PeakMemory
 from orchestrator.registry.progress import read_progress
@@ -30,24 +31,14 @@ class RunFailed(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What one tool is asked for. dtype: float32 or bfloat16. lr: None for its default."""
-
-    tool: str
-    steps: int
-    warmup: int
-    threads: int
-    dtype: str = "float32"
-    lr: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """facts: what the tool says of itself. weights: its folder of trained coders."""
+    """facts: what the tool says of itself. weights: its folder of trained coders. peak_card_bytes:
+    of the GPU's memory, where it trained on one and its driver tells."""
 
     run: Run
     tokens_per_second: float
     peak_pss_bytes: int
+    peak_card_bytes: int | None = None
     processes_at_peak: Mapping[str, int]
     wall_s: float
     rows: int
@@ -72,12 +63,11 @@ def _run_ours(run: Run, workload: Workload, folder: Path) -> Outcome:
     """The whole product, by its command, with its defaults: Ray and its dashboard, metrics,
     checkpoints, calibration, splicing, report."""
     manifest = folder / "manifest.yaml"
-    wanted = workload.manifest("ours", run.steps, run.dtype, run.lr, run.threads)
-    manifest.write_text(yaml.safe_dump(wanted))
+    manifest.write_text(yaml.safe_dump(workload.manifest("ours", run)))
     set_here = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
     variables = {key: value for key, value in os.environ.items() if key not in set_here}
     command = [COMMAND, "run", str(manifest), "--root", str(folder)]
-    memory, wall_s = _measured(command, folder, variables)
+    took = _measured(command, folder, variables, run.device)
     place = folder / "ours"
     lines = read_progress(place, 1)
     marks, ended = our_marks(lines, workload.batch_tokens, BLOCK_STEPS)
@@ -85,9 +75,7 @@ def _run_ours(run: Run, workload: Workload, folder: Path) -> Outcome:
     return Outcome(
         run=run,
         tokens_per_second=tokens_per_second(marks, ended, run.warmup),
-        peak_pss_bytes=memory.peak_bytes,
-        processes_at_peak=memory.at_peak,
-        wall_s=wall_s,
+        **took,
         rows=end["rows_trained"],
         weights=place,
         facts={
@@ -101,18 +89,17 @@ def _run_ours(run: Run, workload: Workload, folder: Path) -> Outcome:
 
 def _run_peer(run: Run, workload: Workload, folder: Path, python: Path) -> Outcome:
     program = Path(__file__).with_name(f"peer_{run.tool}.py")
-    given = workload.given(run.steps, run.dtype, run.lr, run.threads, folder / "out")
+    given = workload.given(run, folder / "out")
     (folder / "workload.json").write_text(json.dumps(given))
     # -I: neither our packages nor those of the user
     command = [str(python), "-I", str(program), str(folder / "workload.json")]
-    memory, wall_s = _measured(command, folder, peers_variables(folder, run.threads))
+    variables = peers_variables(folder, run.threads, run.device)
+    took = _measured(command, folder, variables, run.device)
     marks, ended, facts = peer_marks((folder / "stdout").read_text().splitlines())
     return Outcome(
         run=run,
         tokens_per_second=tokens_per_second(marks, ended, run.warmup),
-        peak_pss_bytes=memory.peak_bytes,
-        processes_at_peak=memory.at_peak,
-        wall_s=wall_s,
+        **took,
         rows=marks[-1].rows,
         weights=folder / "out",
         facts=facts | {"marks": [(mark.step, mark.at) for mark in marks], "ended": ended},
@@ -120,9 +107,10 @@ def _run_peer(run: Run, workload: Workload, folder: Path, python: Path) -> Outco
 
 
 def _measured(
-    command: list[str], folder: Path, variables: Mapping[str, str]
-) -> tuple[PeakMemory, float]:
-    """Run a command in a folder, in which its output stays; seconds of it all. Raises RunFailed."""
+    command: list[str], folder: Path, variables: Mapping[str, str], device: str
+) -> dict[str, Any]:
+    """Run a command in a folder, in which its output stays; its memory, and seconds of it all, as
+    fields of an Outcome. Raises RunFailed."""
     began = time.monotonic()
     with (
         open(folder / "stdout", "w") as out,
@@ -131,9 +119,15 @@ def _measured(
             command, cwd=folder, env=variables, stdout=out, stderr=errors, stdin=subprocess.DEVNULL
         ) as process,
         PeakMemory(process.pid) as memory,
+        PeakOfCard(device) as card,
     ):
         code = process.wait()
     if code:
         said = "".join((folder / name).read_text()[-2000:] for name in ("stdout", "stderr"))
         raise RunFailed(f"{' '.join(command)} failed with exit code {code}:\n{said}")
-    return memory, time.monotonic() - began
+    return {
+        "peak_pss_bytes": memory.peak_bytes,
+        "processes_at_peak": memory.at_peak,
+        "peak_card_bytes": card.peak_bytes,
+        "wall_s": time.monotonic() - began,
+    }

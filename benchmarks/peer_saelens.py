@@ -14,6 +14,8 @@ its window of dead latents on, float32. What is set, and why:
   SDPA; its default, HookedTransformer, computes attention in plain products and is slower;
 - contexts as we pack them, tokenized beforehand, which it recommends; the rows of special tokens
   are left out, as we leave them out;
+- bfloat16, where it is asked for: its switches for autocast, of the model and of the SAEs;
+- its mixing buffer, 2,560 rows by default, holds a quarter more than a batch at least;
 - W&B, and with it its evaluations, are off, and so is the progress bar. By default it writes no
   checkpoint; the trained SAEs are saved at the end.
 """
@@ -56,15 +58,20 @@ def main(file):
         )
         for name in hooks
     }
+    half = work["dtype"] == "bfloat16"
     config = sae_lens.MultiSAETrainingRunnerConfig(
         saes=saes,
         hook_names=hooks,
         model_name=work["model"],
         model_class_name="AutoModelForCausalLM",
         context_size=ids_CT.shape[1],
+        n_batches_in_buffer=max(20, work["batch_tokens"] * 5 // (4 * ids_CT.shape[1])),
         training_tokens=work["steps"] * work["batch_tokens"],
         train_batch_size_tokens=work["batch_tokens"],
         exclude_special_tokens=work["special_ids"],
+        device=work["device"],
+        autocast=half,
+        autocast_lm=half,
         checkpoint_path=None,
         output_path=work["out"],
         logger=sae_lens.LoggingConfig(log_to_wandb=False),
@@ -77,6 +84,8 @@ def main(file):
         nonlocal calls
         calls += 1
         if calls % len(saes) == 0:
+            if calls == len(saes) * work["warmup"] and work["device"] != "cpu":
+                torch.cuda.synchronize()  # what is timed begins when the GPU has come so far
             say(step=calls // len(saes), at=time.monotonic(), rows=work["batch_tokens"])
 
     register_optimizer_step_post_hook(note)

@@ -13,9 +13,10 @@ set, and why:
   rows of special tokens, so that both learn and count the same rows;
 - nothing is sent to W&B, and no progress bar is drawn;
 - checkpoints as by default: every 1,000 steps, and at the end.
-Of its two decoders it takes the one for CPUs (torch's embedding_bag); the other needs a GPU.
-bfloat16: the whole loop in CPU autocast, and the model in bfloat16. It has no switch for that; its
-own autocast is for GPUs.
+Of its two decoders it takes on a CPU the one for CPUs (torch's embedding_bag), else its own kernel
+for GPUs.
+bfloat16: the model in bfloat16; on a CPU the whole loop in autocast, for which it has no switch. On
+a GPU its coders multiply in bfloat16 by themselves, whatever is asked for.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ def main(file):
     rows = (~np.isin(ids_CT, work["special_ids"])).reshape(-1, per_step * ids_CT.shape[1]).sum(1)
     say(tool="eai-sparsify", version=sparsify.__version__, threads=torch.get_num_threads())
     dtype = getattr(torch, work["dtype"])
-    model = AutoModel.from_pretrained(work["model"], dtype=dtype)
+    model = AutoModel.from_pretrained(work["model"], dtype=dtype).to(work["device"])
     config = sparsify.TrainConfig(
         sae=sparsify.SparseCoderConfig(
             expansion_factor=0, num_latents=work["d_sae"], k=work["k"], transcode=True
@@ -67,12 +68,15 @@ def main(file):
 
     def note(*_):  # one optimizer holds all coders
         step = next(done)
+        if step + 1 == work["warmup"] and model.device.type == "cuda":
+            torch.cuda.synchronize()  # what is timed begins when the GPU has come so far
         say(step=step + 1, at=time.monotonic(), rows=int(rows[step]))
 
     register_optimizer_step_post_hook(note)
     (group, *_) = trainer.optimizers[0].param_groups
     say(lr=group["lr"], optimizer=config.optimizer)
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+    on_cpu = model.device.type == "cpu"
+    with torch.autocast("cpu", dtype=dtype, enabled=on_cpu and dtype != torch.float32):
         trainer.fit()
     say(ended=time.monotonic())
 

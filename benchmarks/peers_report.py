@@ -9,20 +9,27 @@ from typing import Any
 from benchmarks.peer_runs import OURS, SAELENS, SPARSIFY
 
 Measured = Mapping[str, Any]
-# tokens/s of ours over theirs, and the fraction of the matrix products' own rate.
+DTYPES = ("float32", "bfloat16")
+# Of CPUs: tokens/s of ours over theirs, and the fraction of the matrix products' own rate.
 RATIOS = {"float32": {SPARSIFY: 1.75, SAELENS: 6.5}, "bfloat16": {SPARSIFY: 2.7}}
 STRETCH = {"float32": {SPARSIFY: 2.0, SAELENS: 8.0}, "bfloat16": {}}
 BOUND_FRACTION = {"float32": 0.70}
+ON_A_GPU: Mapping[str, float] = {SPARSIFY: 1.0, SAELENS: 1.0}
 
 
 def runs_of(measured: Measured, tool: str, dtype: str | None = None) -> list[Mapping[str, Any]]:
-    """Of the rounds, in their order. dtype: of the peers float32 if not given."""
-    dtype = dtype or (our_dtype(measured) if tool == OURS else "float32")
+    """Of the rounds, in their order. dtype: if not given, the one that the tool is compared in."""
+    float32 = tool != OURS and on_cpu(measured)
+    dtype = dtype or ("float32" if float32 else our_dtype(measured))
     return [
         outcome
         for outcome in measured["outcomes"]
         if outcome["run"]["tool"] == tool and outcome["run"]["dtype"] == dtype
     ]
+
+
+def on_cpu(measured: Measured) -> bool:
+    return measured["workload"]["device"] == "cpu"
 
 
 def our_dtype(measured: Measured) -> str:
@@ -48,16 +55,18 @@ def goals(measured: Measured) -> list[dict[str, Any]]:
         told = {"goal": name, "value": value, "wanted": wanted, "stretch": stretch}
         found.append({**told, "reached": reached or stretch, "met": reached})
 
-    for table, stretch in ((RATIOS, False), (STRETCH, True)):
-        for tool, wanted in table[dtype].items():
+    cpu = on_cpu(measured)
+    tables = [(RATIOS[dtype], False), (STRETCH[dtype], True)] if cpu else [(ON_A_GPU, False)]
+    for table, stretch in tables:
+        for tool, wanted in table.items():
             theirs = rates(runs_of(measured, tool))
             if ours and theirs:
                 add(f"tokens/s over {tool}", median(ratios(ours, theirs)), wanted, stretch)
-    if ours and dtype in BOUND_FRACTION:
+    if ours and cpu and dtype in BOUND_FRACTION:
         fraction = median(ratios(ours, measured["bounds"]))
         add("fraction of the matrix products alone", fraction, BOUND_FRACTION[dtype])
     for tool in (SPARSIFY, SAELENS):
-        if ours and (runs := runs_of(measured, tool)):
+        if ours and cpu and (runs := runs_of(measured, tool)):
             less = median(memory(runs)) / median(memory(runs_of(measured, OURS)))
             add(f"memory of {tool} over ours", less, 1.0)
     for kind in ("default", "best"):
@@ -100,7 +109,8 @@ def median(values: Sequence[float]) -> float:
 def print_report(measured: Measured) -> None:
     m = measured["machine"]
     versions = ", ".join(f"{name} {said}" for name, said in m["versions"].items())
-    print(f"\n{m['cpu']}, {m['cores']} cores, {m['threads']} threads each; Python {m['python']}, ")
+    where = m["gpu"] or f"{m['cores']} cores, {m['threads']} threads each"
+    print(f"\n{m['cpu']}, {where}; Python {m['python']}, ")
     print(f"{versions}; load {m['load_at_start']:.1f} before, {m['load_at_end']:.1f} after")
     _print_speed(measured)
     _print_quality(measured)
@@ -112,23 +122,29 @@ def print_report(measured: Measured) -> None:
 
 def _print_speed(measured: Measured) -> None:
     ours = rates(runs_of(measured, OURS))
-    print(f"\n{'':<28}{'tokens/s':>9}  {'from':>6} {'to':>6}  {'ours is':>8}  {'peak GiB':>8}")
-    asked = [(tool, "float32") for tool in (SPARSIFY, SAELENS)] + [(SPARSIFY, "bfloat16")]
+    on_card = "" if on_cpu(measured) else f"  {'on the card':>11}"
+    head = f"{'tokens/s':>9}  {'from':>7} {'to':>7}  {'ours is':>8}  {'peak GiB':>8}{on_card}"
+    print(f"\n{'':<28}{head}")
+    asked = [(tool, dtype) for dtype in DTYPES for tool in (SPARSIFY, SAELENS)]
     for tool, dtype in [(OURS, our_dtype(measured)), *asked]:
         if not (runs := runs_of(measured, tool, dtype)):
             continue
         said = runs[0]["facts"].get("version", measured["machine"]["versions"]["mtc-orchestrator"])
-        _print_rate(f"{tool} {said} {dtype}", rates(runs), ours, memory(runs))
-    _print_rate("matrix products alone", measured["bounds"], ours, None)
+        _print_rate(f"{tool} {said} {dtype}", rates(runs), ours, _memory_columns(runs))
+    _print_rate("matrix products alone", measured["bounds"], ours, "")
 
 
-def _print_rate(
-    name: str, found: Sequence[float], ours: Sequence[float], gib: Sequence[float] | None
-) -> None:
+def _memory_columns(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Of the processes, and of the card where there is one that tells."""
+    cards = [run["peak_card_bytes"] for run in runs]
+    told = f"  {median(cards) / 2**30:11.2f}" if all(size is not None for size in cards) else ""
+    return f"{median(memory(runs)):8.2f}{told}"
+
+
+def _print_rate(name: str, found: Sequence[float], ours: Sequence[float], memory: str) -> None:
     over = f"{median(ratios(ours, found)):7.2f}x" if ours and ours != found else " " * 8
-    peak = f"{median(gib):8.2f}" if gib else ""
     middle = f"{median(found):9,.0f}"
-    print(f"{name:<28}{middle}  {min(found):>6,.0f} {max(found):>6,.0f}  {over}  {peak}")
+    print(f"{name:<28}{middle}  {min(found):>7,.0f} {max(found):>7,.0f}  {over}  {memory}")
 
 
 def _print_quality(measured: Measured) -> None:

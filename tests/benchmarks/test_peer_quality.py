@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from benchmarks.peer_quality import Score, held_out_quality, our_coders, topk_coder
-from benchmarks.peer_workload import prepare, training_contexts
+from benchmarks.peer_workload import Run, prepare, training_contexts
 from mtc_core.model.model_source import load_model
 from tests.e2e.runs import run_here
 
@@ -59,7 +59,8 @@ def workload(model, tmp_path_factory):
 
 def test_our_figures_are_those_that_the_run_reports(workload, tmp_path):
     manifest = tmp_path / "ours.yaml"
-    manifest.write_text(yaml.safe_dump(workload.manifest("ours", STEPS, "float32", None, 1)))
+    run = Run(tool="ours", steps=STEPS, warmup=4, threads=1)
+    manifest.write_text(yaml.safe_dump(workload.manifest("ours", run)))
     code, printed = run_here(manifest, tmp_path)
     assert code == 0, printed
     layers = held_out_quality(workload, {"ours": our_coders(tmp_path / "ours")})["ours"]

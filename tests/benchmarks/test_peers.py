@@ -1,12 +1,15 @@
 """Which runs are made: of a round, and of other learning rates."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import peers
 from benchmarks.peer_runs import Outcome
 from benchmarks.peer_workload import Workload
+from benchmarks.peers_environment import peers_variables
 
 WORKLOAD = Workload(folder=Path("nowhere"), text="a.txt", d_model=576, special_ids=[0])
 
@@ -68,9 +71,32 @@ def test_the_default_learning_rate_of_ours_goes_by_its_steps():
         (["--steps", "10"], "--steps 10: must be a multiple of 4"),
         (["--saelens-steps", "4"], "--saelens-steps 4: no step is left after --warmup 4"),
         (["--warmup", "2"], "--warmup 2: must be a multiple of 4"),
+        (["--device", "cuda", "--sparsify-bfloat16"], "--sparsify-bfloat16: of a CPU"),
     ],
 )
-def test_steps_that_cannot_be_timed_are_refused(words, said, capsys):
+def test_what_cannot_be_run_or_timed_is_refused(words, said, capsys):
     with pytest.raises(SystemExit):
         peers.arguments(words)
     assert said in capsys.readouterr().err
+
+
+def test_on_a_gpu_all_are_given_one_card_and_one_dtype():
+    words = ["--device", "cuda", "--dtype", "bfloat16", "--kernels", "triton", "--warmup", "8"]
+    runs = peers.wanted(peers.arguments([*words, "--saelens-steps", "24"]))
+    assert {run.dtype for run in runs.values()} == {"bfloat16"}
+    assert [run.kernels for run in runs.values()] == ["triton", None, None], "of ours alone"
+    manifest = WORKLOAD.manifest("ours", runs["ours"])
+    assert manifest["resources"]["device"] == "cuda:0"
+    assert manifest["train"]["kernels"] == "triton"
+    for name, steps in (("sparsify", 40), ("saelens", 24)):
+        given = WORKLOAD.given(runs[name], Path("out"))
+        assert (given["device"], given["warmup"], given["steps"]) == ("cuda", 8, steps)
+        assert "SPARSIFY_DISABLE_TRITON" not in peers_variables(Path("folder"), 2, given["device"])
+    assert peers_variables(Path("folder"), 2)["SPARSIFY_DISABLE_TRITON"] == "1"
+
+
+def test_without_a_gpu_it_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["peers", "--device", "cuda"])
+    assert peers.main() == 2
+    assert "no CUDA device here" in capsys.readouterr().err

@@ -9,7 +9,10 @@ from benchmarks.peers_report import goals, print_report
 
 def outcome(tool, rate, gib, dtype="float32"):
     run = {"tool": tool, "dtype": dtype}
-    return {"run": run, "tokens_per_second": rate, "peak_pss_bytes": gib * 2**30, "facts": {}}
+    return {
+        "run": run, "tokens_per_second": rate, "facts": {},
+        "peak_pss_bytes": gib * 2**30, "peak_card_bytes": None,
+    }  # fmt: skip
 
 
 def trial(tool, fvu, default=True, lr=1e-3):
@@ -25,9 +28,10 @@ def measured():
     memory = {"ours": 2, "sparsify": 3, "saelens": 4}
     rounds = [outcome(tool, rates[tool][r], memory[tool]) for r in range(3) for tool in rates]
     return {
-        "machine": {"cpu": "a CPU", "cores": 2, "threads": 2, "python": "3", "load_at_start": 0.0,
-                    "load_at_end": 2.0, "versions": {"mtc-orchestrator": "0.1.0"}},
-        "workload": {"dtype": "float32"},
+        "machine": {"cpu": "a CPU", "cores": 2, "threads": 2, "gpu": None, "python": "3",
+                    "load_at_start": 0.0, "load_at_end": 2.0,
+                    "versions": {"mtc-orchestrator": "0.1.0"}},
+        "workload": {"dtype": "float32", "device": "cpu"},
         "outcomes": rounds,
         "bounds": [2500.0, 1250.0, 1125.0],
         "quality": [trial("ours", 0.4), trial("sparsify", 0.5)],
@@ -87,3 +91,22 @@ def test_the_report_names_what_was_missed(measured, capsys):
     assert "MISS  tokens/s over saelens: 5.00 (goal 6.5)" in printed
     assert "ok    tokens/s over sparsify: 2.00 (goal 1.75)" in printed
     assert "2.00x" in printed and "0.400" in printed
+
+
+def test_on_a_gpu_all_are_of_one_dtype_and_the_goal_is_to_be_faster(measured, capsys):
+    measured["workload"] = {"dtype": "bfloat16", "device": "cuda"}
+    measured["machine"]["gpu"] = "a card"
+    for one in measured["outcomes"]:
+        one["run"]["dtype"] = "bfloat16"
+        one["peak_card_bytes"] = one["peak_pss_bytes"] // 4
+    found = told(measured)
+    speed = {goal: value["value"] for (goal, wanted), value in found.items() if "tokens/s" in goal}
+    assert speed == {"tokens/s over sparsify": 2.0, "tokens/s over saelens": 5.0}
+    assert {wanted for _, wanted in found} == {1.0}
+    assert not any("memory" in goal or "products" in goal for goal, _ in found)
+    print_report({**measured, "goals": goals(measured)})
+    printed = capsys.readouterr().out
+    assert "a CPU, a card; Python 3" in printed
+    (row,) = [line for line in printed.splitlines() if line.startswith("sparsify 0")]
+    assert row.split() == ["sparsify", "0.1.0", "bfloat16", "800", "300", "1,000", "2.00x",
+                           "3.00", "0.75"]  # fmt: skip
