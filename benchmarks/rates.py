@@ -1,7 +1,7 @@
 """What a CPU does in a second, of each kind of work that a suite has: the constants by which a plan
 predicts tokens/s (orchestrator/planning/rates.py).
 
-    python benchmarks/rates.py --threads 1
+    python benchmarks/rates.py --threads 1 [--kernels torch] [--dtype bfloat16]
 
 Times the product's own steps and forward passes on random weights and rows, for shapes that differ
 in what they have much of, and fits seconds = sum of work / rate, by least squares relative to what
@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,25 +51,29 @@ MODELS = ((128, 512, 4, 4), (256, 1024, 4, 4), (576, 1536, 9, 4), (768, 3072, 12
 CONTEXTS, TOKENS, REPEATS = 16, 128, 7
 
 
-def step_work(d: int, d_sae: int, k: int, groups: int, batch: int) -> tuple[list[float], float]:
+def step_work(
+    args: argparse.Namespace, d: int, d_sae: int, k: int, groups: int, batch: int
+) -> tuple[list[float], float]:
     """Work of a step by kind, and its seconds."""
     sizes = tuple([d_sae // groups] * (groups - 1) + [d_sae - d_sae // groups * (groups - 1)])
     spec = TranscoderSpec(
         source=Site.at(0, "resid_mid"), target=Site.at(0, "mlp_out"), group_sizes=sizes, k=k
     )
-    train = TrainConfig(tokens=10**9, batch_tokens=batch)
+    train = TrainConfig(tokens=10**9, batch_tokens=batch, kernels=args.kernels, dtype=args.dtype)
     x, y = torch.randn(batch, d), torch.randn(batch, d)
     trainer = TranscoderTrainer(spec, train, measure_pair(x, y))
     trainer.ridge.wanted = 0  # the steady state
     work = costs.transcoder_cost(spec, d, d, batch).work
-    sieved = multiplies_bfloat16() and spec.takes_few(train.extreme)
+    sieved = args.kernels is None and multiplies_bfloat16() and spec.takes_few(train.extreme)
     products = [batch * work.dense_flops, 0.0]
     rest = [batch * work.sparse_flops, batch * work.bytes, 1.0]
     kinds = [*(products[::-1] if sieved else products), *rest]
     return kinds, median_seconds(lambda: trainer.step(x, y))
 
 
-def pass_work(d: int, d_mlp: int, heads: int, layers: int) -> tuple[list[float], float]:
+def pass_work(
+    args: argparse.Namespace, d: int, d_mlp: int, heads: int, layers: int
+) -> tuple[list[float], float]:
     """FLOPs of a forward pass, and its seconds."""
     config = transformers.LlamaConfig(
         hidden_size=d, intermediate_size=d_mlp, num_hidden_layers=layers, vocab_size=512,
@@ -77,7 +82,8 @@ def pass_work(d: int, d_mlp: int, heads: int, layers: int) -> tuple[list[float],
     with tempfile.TemporaryDirectory() as folder:
         transformers.LlamaForCausalLM(config).save_pretrained(folder)
         _byte_tokenizer(Path(folder))
-        loaded = load_model(folder)
+        plain = args.kernels == "torch"
+        loaded = load_model(folder, dtype=args.dtype, faster_products=not plain)
     sites = [Site.at(layer, kind) for layer in range(layers) for kind in ("resid_mid", "mlp_out")]
     capture = make_capture(loaded, sites)
     ids = torch.randint(0, 512, (CONTEXTS, TOKENS))
@@ -131,12 +137,15 @@ def show(what: str, shapes: Sequence[tuple], kinds: Sequence[str], measure: Call
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--kernels", choices=("torch",), help="as train.kernels: all by torch")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch "
-          f"{torch.__version__}")  # fmt: skip
-    show("step", STEPS, ("dense FLOP", "sieved FLOP", "sparse FLOP", "bytes", "each"), step_work)
-    show("forward", MODELS, ("FLOP", "each"), pass_work)
+          f"{torch.__version__}, {args.dtype}")  # fmt: skip
+    of_steps = ("dense FLOP", "sieved FLOP", "sparse FLOP", "bytes", "each")
+    show("step", STEPS, of_steps, partial(step_work, args))
+    show("forward", MODELS, ("FLOP", "each"), partial(pass_work, args))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,10 @@ class _Model:
         self._step: dict[str, Rates] = {}
         for device in layout.placement.devices:
             if on_cpu:
-                core, self.known = core_rates(inventory.cpu)
+                plain = resolve_kernels(self._train.kernels) == "torch"
+                core, self.known = core_rates(
+                    inventory.cpu, manifest.model.dtype, manifest.train.dtype, plain
+                )
                 self._forward[device] = self._step[device] = core.with_threads(self.threads)
                 continue
             gpus, index = inventory.gpus, int(device.partition(":")[2])
@@ -153,7 +156,7 @@ class _Model:
 
     def _product_flops(self, plan: TranscoderPlan, rates: Rates) -> float:
         """Of the encoder."""
-        if rates.sieve_flops is None or resolve_kernels(self._train.kernels) != "numba":
+        if rates.sieve_flops is None:
             return rates.dense_flops
         few = TranscoderSpec.from_dict(plan.spec).takes_few(self._train.extreme)
         return rates.sieve_flops if few else rates.dense_flops

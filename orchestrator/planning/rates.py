@@ -47,40 +47,103 @@ class Rates:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Core:
+    """One core of a CPU, in float32. plain: by torch's own kernels and products (train.kernels:
+    torch). half_forward, half_dense: FLOPs of a forward and of an encoder's product in bfloat16;
+    None where nobody measured them."""
+
+    rates: Rates
+    plain: Rates
+    half_forward: float | None = None
+    half_dense: float | None = None
+
+    def of(self, model_dtype: str, dtype: str, plain: bool) -> tuple[Rates, bool]:
+        """The rates of a run in these dtypes, and whether all that it takes was measured."""
+        rates, known = (self.plain if plain else self.rates), True
+        if model_dtype != "float32":
+            known = model_dtype == "bfloat16" and self.half_forward is not None
+            rates = replace(rates, forward_flops=self.half_forward or rates.forward_flops)
+        if dtype != "float32" and (plain or rates.sieve_flops is None):
+            known &= self.half_dense is not None
+        if dtype != "float32":
+            rates = replace(rates, dense_flops=self.half_dense or rates.dense_flops)
+        return rates, known
+
+
 # AMD's EPYCs: the forward by oneDNN, encoders by a sieve.
-_ZEN5 = Rates(
-    forward_flops=196e9,  # 211e9 by itself, without a run around it
-    dense_flops=255e9,
-    sieve_flops=480e9,
-    sparse_flops=31e9,
-    bytes=21.6e9,
-    published_bytes=1.2e9,
-    step_s=0.0013,
-    pass_s=0.0104,
+_ZEN5 = _Core(
+    rates=Rates(
+        forward_flops=196e9,  # 211e9 by itself, without a run around it
+        dense_flops=255e9,
+        sieve_flops=480e9,
+        sparse_flops=31e9,
+        bytes=21.6e9,
+        published_bytes=1.2e9,
+        step_s=0.0013,
+        pass_s=0.0104,
+    ),
+    plain=Rates(
+        forward_flops=94e9,
+        dense_flops=102e9,
+        sparse_flops=19e9,
+        bytes=16.6e9,
+        published_bytes=1.2e9,
+        step_s=0.0013,
+        pass_s=0.0108,
+    ),
+    half_forward=348e9,
+    half_dense=194e9,
 )
 # As its kinds of work were in a busy hour, 1.15 and 1.6 times as fast: so long took the forward
-# passes and the steps of six transcoders in a quiet one.
-_ZEN4 = Rates(
-    forward_flops=100e9,
-    dense_flops=118e9,
-    sieve_flops=208e9,
-    sparse_flops=34e9,
-    bytes=18.5e9,
-    published_bytes=1.2e9,
-    step_s=0.0020,
-    pass_s=0.0151,
+# passes and the steps of six transcoders in a quiet one. A forward in bfloat16 was 1.75 times as
+# fast, by torch 1.29 times as slow; the rest of plain has a Zen 5's ratios.
+_ZEN4 = _Core(
+    rates=Rates(
+        forward_flops=100e9,
+        dense_flops=118e9,
+        sieve_flops=208e9,
+        sparse_flops=34e9,
+        bytes=18.5e9,
+        published_bytes=1.2e9,
+        step_s=0.0020,
+        pass_s=0.0151,
+    ),
+    plain=Rates(
+        forward_flops=78e9,
+        dense_flops=100e9,
+        sparse_flops=21e9,
+        bytes=14.2e9,
+        published_bytes=1.2e9,
+        step_s=0.0020,
+        pass_s=0.0151,
+    ),
+    half_forward=190e9,
+    half_dense=190e9,
 )
-_XEON = Rates(
-    forward_flops=121e9,  # 131e9 by itself
-    dense_flops=124e9,
-    sparse_flops=14e9,
-    bytes=7.3e9,
-    published_bytes=1.2e9,
-    step_s=0.0034,
-    pass_s=0.0191,
+# Its own library is MKL: plain differs in the loops alone.
+_XEON = _Core(
+    rates=Rates(
+        forward_flops=121e9,  # 131e9 by itself
+        dense_flops=124e9,
+        sparse_flops=14e9,
+        bytes=7.3e9,
+        published_bytes=1.2e9,
+        step_s=0.0034,
+        pass_s=0.0191,
+    ),
+    plain=Rates(
+        forward_flops=121e9,
+        dense_flops=124e9,
+        sparse_flops=9e9,
+        bytes=5.6e9,
+        published_bytes=1.2e9,
+        step_s=0.0034,
+        pass_s=0.0191,
+    ),
 )
 # A Zen 4 in that hour, by MKL and without a sieve.
-_OTHER = Rates(
+_OTHER_RATES = Rates(
     forward_flops=75e9,
     dense_flops=74e9,
     sparse_flops=21e9,
@@ -89,6 +152,7 @@ _OTHER = Rates(
     step_s=0.0032,
     pass_s=0.0117,
 )
+_OTHER = _Core(rates=_OTHER_RATES, plain=_OTHER_RATES)
 
 # Published peaks: bf16 products without sparsity, float32 ones (torch does not use TF32 unless it
 # is told to), and memory.
@@ -114,13 +178,16 @@ NETWORK_BYTES = 3.1e9
 NODE_STORE_BYTES = 6e9  # that all producers of a node together put into its object store
 
 
-def core_rates(cpu: Cpu) -> tuple[Rates, bool]:
-    """Of one core, and whether its CPU is one of those known."""
+def core_rates(cpu: Cpu, model_dtype: str, dtype: str, plain: bool) -> tuple[Rates, bool]:
+    """Of one core, for a forward and products in these dtypes, by torch's own kernels (plain) or by
+    ours; and whether such a run was measured on such a CPU."""
+    core = _OTHER
     if cpu.has_avx512 and "AMD EPYC" in cpu.name:
-        return (_ZEN5 if cpu.family >= ZEN5_FAMILY else _ZEN4), True
-    if cpu.has_avx512 and "Intel(R) Xeon(R)" in cpu.name:
-        return _XEON, True
-    return _OTHER, False
+        core = _ZEN5 if cpu.family >= ZEN5_FAMILY else _ZEN4
+    elif cpu.has_avx512 and "Intel(R) Xeon(R)" in cpu.name:
+        core = _XEON
+    rates, known = core.of(model_dtype, dtype, plain)
+    return rates, known and core is not _OTHER
 
 
 def gpu_rates(name: str, dtype: str) -> tuple[Rates, bool]:
