@@ -11,7 +11,7 @@ from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_source import is_local, model_description
 from mtc_core.places import place
 from orchestrator.cells.job import CellJob, Fed, Forward, ProducerJob, Text
-from orchestrator.manifest import expand
+from orchestrator.manifest import contexts_of, expand
 from orchestrator.planning.cell_plan import distinct_sites, width_of
 from orchestrator.prepare import OpenRun, data_of, train_of
 from orchestrator.run_folder.init_from import Start
@@ -115,7 +115,7 @@ def _text(run: OpenRun) -> Text:
         seed=manifest.seed,
         train=train_of(run),
         context_tokens=manifest.data.context_tokens,
-        forward_contexts=manifest.model.forward_contexts,
+        forward_contexts=contexts_of(manifest),
     )
 
 

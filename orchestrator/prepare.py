@@ -23,7 +23,7 @@ from orchestrator.manifest import Manifest, expand, needed_shape
 from orchestrator.messages import ManifestError, Problem
 from orchestrator.own_process import in_own_process
 from orchestrator.planning.inventory import Inventory, take_inventory
-from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.plan import Plan, make_plan, settled
 from orchestrator.planning.preflight import preflight
 from orchestrator.planning.remedies import remedies
 from orchestrator.run_folder.find import find_run
@@ -85,6 +85,7 @@ def open_run(
     manifest = _with_kernels(manifest, found.resolved["pins"] if found.resumed else None)
     inventory = here if finished else inventory_of(root, manifest)
     text = [] if finished else source_listing(manifest.data.config())
+    manifest = _with_contexts(manifest, found.resolved, inventory)
     plan = make_plan(manifest, shape, inventory, text_bytes=text_bytes(text))
     if not finished:
         preflight(plan, inventory, root, lambda: remedies(manifest, shape, inventory, plan))
@@ -92,6 +93,7 @@ def open_run(
     if not found.resumed:
         starts, note = _starts(manifest, shape, root)
         resolved["pins"] = {**_pins(manifest, shape), "init_from": starts}
+        resolved["model"] = manifest.model.model_dump(mode="json")
         notes += note
         other = not _same_text(folder.recorded(), resolved) or _was_rewritten(folder.tokens, text)
         folder.begin(resolved, manifest.source_text, forget_tokens=other)
@@ -120,6 +122,13 @@ def _with_kernels(manifest: Manifest, pins: dict[str, Any] | None) -> Manifest:
     wanted = manifest.train.config().kernels if pins is None else pins.get("kernels", "torch")
     train = manifest.train.model_copy(update={"kernels": pinned_kernels(wanted)})
     return manifest.model_copy(update={"train": train})
+
+
+def _with_contexts(manifest: Manifest, resolved: dict[str, Any], inventory: Inventory) -> Manifest:
+    """As many as the run began with; what is still `auto` goes by the devices."""
+    begun_with = {"forward_contexts": resolved["model"]["forward_contexts"]}
+    model = manifest.model.model_copy(update=begun_with)
+    return settled(manifest.model_copy(update={"model": model}), inventory)
 
 
 def _notes(found: Found) -> Iterator[str]:

@@ -148,7 +148,8 @@ def _forward_line(plan: Plan) -> str:
     shared = cells == 1 or plan.producers
     what = f"{forward.blocks_run} of {forward.n_layers} blocks" if shared else "one per cell"
     line = (
-        f"forward: {what}, {_mega(forward.flops_per_token)} MFLOP/token, {forward.share:.0%} of all"
+        f"forward of {forward.contexts} contexts: {what}, "
+        f"{_mega(forward.flops_per_token)} MFLOP/token, {forward.share:.0%} of all"
     )
     if forward.separate_flops_per_token > forward.flops_per_token > 0:
         times = forward.separate_flops_per_token / forward.flops_per_token

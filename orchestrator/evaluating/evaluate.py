@@ -35,6 +35,7 @@ from orchestrator.evaluating.texts import (
     own_text,
     spread,
 )
+from orchestrator.manifest import contexts_of
 from orchestrator.run_folder.folder import RunFolder
 
 ADVICE = "end what else uses it, or measure where there is more memory (resources.device)"
@@ -165,7 +166,7 @@ def reconstruct(
     of the run. progress: where an interrupted one goes on."""
     sites = [site for tc in suite.values() for site in (tc.spec.source, tc.spec.target)]
     capture = make_capture(model, sites, subject.pins["provider"])
-    batch = subject.manifest.model.forward_contexts
+    batch = contexts_of(subject.manifest)
     producer = ActivationProducer(capture, None, forward_contexts=batch, device=subject.device)
     kept = {id: Quality(tc) for id, tc in suite.items()}
     passes, first = -(-len(contexts.ids_CT) // batch), 0

@@ -16,6 +16,7 @@ from mtc_core.model.model_source import LoadedModel
 from mtc_core.tokens.packing import Contexts
 from orchestrator.evaluating.listener import Listener
 from orchestrator.evaluating.subject import Subject
+from orchestrator.manifest import contexts_of
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ def read_text(
     specs = [reading.study.transcoder.spec for reading in studied.values()]
     sites = [site for spec in specs for site in (spec.source, spec.target)]
     capture = make_capture(model, sites, subject.pins["provider"])
-    batch, count = subject.manifest.model.forward_contexts, len(contexts.ids_CT)
+    batch, count = contexts_of(subject.manifest), len(contexts.ids_CT)
     began = time.monotonic()
     for first in range(0, count, batch):
         # Copies: the arrays may be read-only maps of files, which torch cannot take.

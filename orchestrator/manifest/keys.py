@@ -11,7 +11,9 @@ from mtc_core.sites import KINDS
 from orchestrator.messages import KeyPath
 
 ENTRY = "{layers: all, source: resid_mid, target: mlp_out}"
-
+# What W&B itself refuses, told before anything has run.
+WANDB_NAME = r"(?=.*\S)[^/\\#?%:]{1,128}"
+WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
 
 # A site as editors know it.
 SITE = {

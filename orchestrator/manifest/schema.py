@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 from mtc_core.config import ComputeDtype, Extreme, Kernels, Selection, TrainConfig
 from mtc_core.tokens.data_config import DataConfig
-from orchestrator.manifest.keys import ENTRY, SITE, Section, key, part
+from orchestrator.manifest.keys import ENTRY, SITE, WANDB_NAME, WANDB_WANTED, Section, key, part
 from orchestrator.manifest.scalars import (
     AUTO,
     auto_or,
@@ -35,9 +35,6 @@ _NAME_WANTED = (
     "must be at most 100 lower-case letters, digits, dots, dashes and underscores (it names a "
     "folder)"
 )
-# What W&B itself refuses, told before anything has run.
-_WANDB_NAME = r"(?=.*\S)[^/\\#?%:]{1,128}"
-_WANDB_WANTED = "must be 1 to 128 characters without / \\ # ? % :"
 
 
 class ModelSection(Section):
@@ -58,8 +55,11 @@ class ModelSection(Section):
         "any hook name); `auto` takes `hf` where it can.",
         AUTO,
     )
-    forward_contexts: Annotated[int, count()] = key(
-        "Contexts in one forward pass. Part of the result: never tuned to memory.", 16, "contexts"
+    forward_contexts: Annotated[int | Auto, auto_or(count())] = key(
+        "Contexts in one forward pass. Part of the result, and kept, never tuned to memory: `auto` "
+        "is 16, and on a GPU more where these have fewer than 8,192 tokens.",
+        AUTO,
+        "contexts",
     )
     trust_remote_code: Annotated[bool, switch()] = key(
         "Run Python code that the model's repository ships.", False
@@ -270,10 +270,10 @@ class TrackingSection(Section):
     wandb: Annotated[Literal["off", "offline", "online"], choice("off", "offline", "online")] = key(
         "Weights & Biases: `offline` writes what `wandb sync` uploads later.", "off"
     )
-    project: Annotated[str, text(_WANDB_NAME, _WANDB_WANTED)] = key(
+    project: Annotated[str, text(WANDB_NAME, WANDB_WANTED)] = key(
         "W&B project; `WANDB_PROJECT` goes before the default.", "mtc-orchestrator"
     )
-    entity: Annotated[str | None, optional(text(_WANDB_NAME, _WANDB_WANTED))] = key(
+    entity: Annotated[str | None, optional(text(WANDB_NAME, WANDB_WANTED))] = key(
         "W&B user or team; if not given `WANDB_ENTITY`, else your own default.", None
     )
 

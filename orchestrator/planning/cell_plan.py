@@ -13,7 +13,7 @@ from mtc_core.config import TrainConfig, TranscoderSpec
 from mtc_core.kernels.choose import resolve_kernels
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
-from orchestrator.manifest import Manifest
+from orchestrator.manifest import Manifest, contexts_of
 from orchestrator.planning import costs
 from orchestrator.planning.costs import TranscoderCost
 from orchestrator.planning.cut import cut
@@ -206,7 +206,7 @@ def forward_part(sites: Iterable[Site], manifest: Manifest, shape: ModelShape) -
     provider has all processes use that."""
     model, context = manifest.model, manifest.data.context_tokens
     eager = is_eager(shape, resolve_provider(shape, sites, model.provider))
-    held = costs.forward_bytes(shape, model.dtype, model.forward_contexts, context, eager)
+    held = costs.forward_bytes(shape, model.dtype, contexts_of(manifest), context, eager)
     return Part(FORWARD, held, "model.forward_contexts")
 
 

@@ -40,7 +40,7 @@ def place(
 
     Raises ManifestError where the manifest asks for GPUs that are not there."""
     resources = manifest.resources
-    gpus = _gpus(manifest, inventory)
+    gpus = gpus_for(manifest, inventory)
     asked = max(1, len(gpus)) if resources.cells == "auto" else resources.cells
     cells = min(asked, transcoders)
     if gpus and cells > len(gpus):
@@ -143,7 +143,7 @@ def _cuda(indices: Iterable[int]) -> tuple[str, ...]:
     return tuple(f"cuda:{index}" for index in indices)
 
 
-def _gpus(manifest: Manifest, inventory: Inventory) -> range:
+def gpus_for(manifest: Manifest, inventory: Inventory) -> range:
     """GPUs that cells may take, in order; none means the CPU."""
     resources, gpus = manifest.resources, inventory.gpus
     wanted, cells = resources.device, resources.cells

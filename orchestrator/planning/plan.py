@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtc_core.model.model_shape import ModelShape
-from orchestrator.manifest import Manifest, check_model, expand
+from orchestrator.manifest import Manifest, check_model, contexts_of, expand, with_contexts
 from orchestrator.planning import costs
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan, plan_transcoder
 from orchestrator.planning.choose import choose_layout
@@ -26,7 +26,7 @@ from orchestrator.planning.notes import (
     trust_notes,
 )
 from orchestrator.planning.parts import Part
-from orchestrator.planning.placement import Topology, device_names
+from orchestrator.planning.placement import Topology, device_names, gpus_for
 from orchestrator.planning.predict import Prediction
 from orchestrator.planning.split_plan import ExchangePlan, ProducerPlan
 
@@ -34,8 +34,9 @@ from orchestrator.planning.split_plan import ExchangePlan, ProducerPlan
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardPlan:
     """The forwards of the suite, of every cell or of producers, against one for each transcoder:
-    FLOPs per token. `blocks_run` are those of the deepest."""
+    FLOPs per token. `blocks_run` are those of the deepest. contexts: of one pass."""
 
+    contexts: int
     blocks_run: int
     n_layers: int
     flops_per_token: int
@@ -134,6 +135,11 @@ class Plan:
         return plain
 
 
+def settled(manifest: Manifest, inventory: Inventory) -> Manifest:
+    """With what is left to the kind of device. Raises ManifestError for GPUs that are not there."""
+    return with_contexts(manifest, gpus=bool(gpus_for(manifest, inventory)))
+
+
 def make_plan(
     manifest: Manifest,
     shape: ModelShape,
@@ -146,6 +152,7 @@ def make_plan(
 
     Raises ManifestError for what the model or the machine cannot give."""
     check_model(manifest, shape)
+    manifest = settled(manifest, inventory)
     specs = expand(manifest, shape.n_layers)
     transcoders = tuple(plan_transcoder(spec, manifest, shape) for spec in specs)
     choice = choose_layout(specs, transcoders, manifest, shape, inventory)
@@ -166,7 +173,7 @@ def make_plan(
         producers=layout.producers,
         exchange=layout.exchange,
         predicted=dict(choice.predicted),
-        forward=_forward(shape, layout, transcoders),
+        forward=_forward(manifest, shape, layout, transcoders),
         schedule=_schedule(manifest, stored_rows),
         memories=memories,
         memory_device=fullest,
@@ -188,12 +195,13 @@ def _size(parts: Sequence[Part]) -> int:
 
 
 def _forward(
-    shape: ModelShape, layout: Layout, transcoders: Sequence[TranscoderPlan]
+    manifest: Manifest, shape: ModelShape, layout: Layout, transcoders: Sequence[TranscoderPlan]
 ) -> ForwardPlan:
     forwards = [p.flops_per_token for p in layout.producers]
     forwards += [cell.forward_flops_per_token for cell in layout.cells]
     blocks = [producer.blocks_run for producer in layout.producers]
     return ForwardPlan(
+        contexts=contexts_of(manifest),
         blocks_run=max([*blocks, *(cell.blocks_run for cell in layout.cells)]),
         n_layers=shape.n_layers,
         flops_per_token=sum(forwards),

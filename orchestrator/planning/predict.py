@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mtc_core.config import TranscoderSpec
 from mtc_core.kernels.choose import resolve_kernels
-from orchestrator.manifest import Manifest
+from orchestrator.manifest import Manifest, contexts_of
 from orchestrator.planning.cell_plan import CellPlan, TranscoderPlan
 from orchestrator.planning.costs import ROWS_PER_DIMENSION
 from orchestrator.planning.inventory import Inventory
@@ -98,7 +98,7 @@ class _Model:
     ) -> None:
         self._layout, self._transcoders = layout, transcoders
         self._train = manifest.train.config()
-        self._pass_tokens = manifest.model.forward_contexts * (manifest.data.context_tokens - 1)
+        self._pass_tokens = contexts_of(manifest) * (manifest.data.context_tokens - 1)
         self.threads = layout.placement.threads or 1
         self.cores, self.known = sum(inventory.node_cpus) or inventory.cores, True
         self._forward: dict[str, Rates] = {}  # by device

@@ -12,6 +12,7 @@ from typing import Any
 
 from mtc_core.model.model_shape import ModelShape
 from orchestrator.manifest import Manifest, expand
+from orchestrator.manifest.contexts import CONTEXTS
 from orchestrator.planning.cell_plan import (
     CellPlan,
     depth_of,
@@ -24,11 +25,12 @@ from orchestrator.planning.cut import fewest_parts
 from orchestrator.planning.inventory import Inventory, least_free
 from orchestrator.planning.layout import fits
 from orchestrator.planning.parts import together
-from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.plan import Plan, make_plan, settled
 from orchestrator.planning.preflight import human_bytes
 
 # Tried one after another, the least harm first; the first that fits is told.
 _CHANGES: tuple[dict[str, Any], ...] = (
+    {"model.forward_contexts": CONTEXTS},
     {"train.block_batches": 1},
     {"model.dtype": "bfloat16"},
     {"train.block_batches": 1, "model.dtype": "bfloat16"},
@@ -48,6 +50,7 @@ def remedies(
 ) -> list[str]:
     """Ways to fit a manifest, as it was planned, into memories that are too small for it: a
     sentence each, none if none is known."""
+    manifest = settled(manifest, inventory)
     if planned.producers:
         if fits(planned.memories, planned.exchange, inventory):
             return []  # it lacks disk alone, which none of these ways changes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mtc_core.config import TranscoderSpec
 from mtc_core.model.model_shape import ModelShape
 from mtc_core.sites import Site
-from orchestrator.manifest import Manifest
+from orchestrator.manifest import Manifest, contexts_of
 from orchestrator.planning import costs
 from orchestrator.planning.cell_plan import (
     CellPlan,
@@ -149,7 +149,7 @@ def _exchange(
     resources, train = manifest.resources, manifest.train.config()
     steps = train.block_batches if resources.prefetch_steps == "auto" else resources.prefetch_steps
     steps = min(steps, train.steps)
-    rows = max(train.batch_tokens, manifest.model.forward_contexts * manifest.data.context_tokens)
+    rows = max(train.batch_tokens, contexts_of(manifest) * manifest.data.context_tokens)
     portion = costs.FLOAT32_BYTES * rows * sum(width_of(site, shape) for site in sites)
     # A window for cells that are in step, one for such as lag, and what is being written.
     return ExchangePlan(

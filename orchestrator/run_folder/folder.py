@@ -156,6 +156,9 @@ class RunFolder:
             threads = recorded["resources"]["threads"]
             now["resources"] = {**resolved["resources"], "threads": threads}
         before = {**recorded, **self._with_new_defaults(recorded)}
+        if manifest.model.forward_contexts == "auto":
+            contexts = before["model"]["forward_contexts"]
+            now["model"] = {**resolved["model"], "forward_contexts": contexts}
         if differing := list(_identity_differences(before, now)):
             if self.trained():
                 raise ConfigError(self._refusal(differing, recorded, now["specs"]))
@@ -259,7 +262,7 @@ class RunFolder:
 
 def resolve(manifest: Manifest, n_layers: int, cores: int) -> dict[str, Any]:
     """The content of `resolved.json` but for `pins` (what a name stood for when the run began:
-    commits, the provider): the manifest after defaults, threads as a number; the specs by id."""
+    commits, the provider): the manifest after defaults, with threads as a number; specs by id."""
     plain = manifest.model_dump(mode="json")
     if manifest.resources.threads == "auto":
         plain["resources"]["threads"] = cores

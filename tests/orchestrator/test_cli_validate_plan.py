@@ -114,7 +114,8 @@ def test_plan_shows_a_line_for_each_of_several_cells() -> None:
     ]
     assert "2 transcoders, 3 of 30 blocks, 33.0 MFLOP/token (95% of the largest)" in shown[1]
     assert "1 transcoder, 4 of 30 blocks, 35.0 MFLOP/token (100% of the largest)" in shown[2]
-    assert sum(line.startswith("forward: one per cell, 59.0 MFLOP/token") for line in lines) == 1
+    forward = "forward of 16 contexts: one per cell, 59.0 MFLOP/token"
+    assert sum(line.startswith(forward) for line in lines) == 1
 
 
 @pytest.mark.parametrize("cells", ["1", "3"])

@@ -21,7 +21,10 @@ from orchestrator.planning.remedies import remedies
 from tests.orchestrator.manifests import write_manifest
 from tests.orchestrator.plans import gpt2
 
-ALL_LAYERS = {7: "  - {layers: all, source: resid_mid, target: mlp_out}"}
+ALL_LAYERS = {
+    2: "model: {name: gpt2, forward_contexts: 16}",
+    7: "  - {layers: all, source: resid_mid, target: mlp_out}",
+}
 GB = 10**9
 
 

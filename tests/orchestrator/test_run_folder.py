@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mtc_core.errors import ConfigError
-from orchestrator.manifest import Manifest, load_manifest
+from orchestrator.manifest import Manifest, load_manifest, with_contexts
 from orchestrator.run_folder import folder as run_folder
 from orchestrator.run_folder.folder import Found, RunFolder, resolve
 from tests.orchestrator.manifests import manifest_text, write_manifest
@@ -33,7 +33,8 @@ def open_run(
     """What `run` does with the folder before it reads text."""
     manifest = manifest_of(tmp_path, lines, options)
     folder = RunFolder(tmp_path / "runs", manifest.name)
-    found = folder.examine(manifest, resolve(manifest, 12, cores))
+    on_a_cpu = with_contexts(manifest, gpus=False)
+    found = folder.examine(manifest, resolve(on_a_cpu, 12, cores))
     if not found.resumed:
         found.resolved["pins"] = pins
         folder.begin(found.resolved, manifest.source_text)

@@ -1,0 +1,25 @@
+"""How many contexts go through the model at once, where the manifest leaves it open."""
+
+from __future__ import annotations
+
+from orchestrator.manifest.schema import Manifest
+
+CONTEXTS = 16
+# Of a pass on a GPU: GPT-2 small does 2,048 in a fraction of the time in which they are launched.
+GPU_TOKENS = 8192
+
+
+def with_contexts(manifest: Manifest, gpus: bool) -> Manifest:
+    """`auto` as a number. gpus: whether the model runs on some."""
+    if manifest.model.forward_contexts != "auto":
+        return manifest
+    of_gpu = GPU_TOKENS // manifest.data.context_tokens if gpus else 0
+    model = manifest.model.model_copy(update={"forward_contexts": max(CONTEXTS, of_gpu)})
+    return manifest.model_copy(update={"model": model})
+
+
+def contexts_of(manifest: Manifest) -> int:
+    """Of one pass, of a manifest that leaves nothing open: a plan's, a run's."""
+    contexts = manifest.model.forward_contexts
+    assert contexts != "auto", "with_contexts"
+    return contexts
