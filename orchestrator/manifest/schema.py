@@ -57,7 +57,7 @@ class ModelSection(Section):
     )
     forward_contexts: Annotated[int | Auto, auto_or(count())] = key(
         "Contexts in one forward pass. Part of the result, and kept, never tuned to memory: `auto` "
-        "is 16, and on a GPU more where these have fewer than 8,192 tokens.",
+        "is 16, and on a GPU more where these have fewer than 9,216 tokens.",
         AUTO,
         "contexts",
     )

@@ -121,7 +121,8 @@ def test_of_gpus_with_different_memory_the_roomiest_are_taken_and_filled(tmp_pat
     assert [cell.device for cell in plan.cells] == ["cuda:1"]
     assert "idle: cuda:0, cuda:2 (resources.cells is 1)" in plan.notes
     uneven = with_gpus(2 * 10**9, 60 * 10**9)
-    plan = plan_of(tmp_path, {**ALL, 8: "resources: {cells: 2}"}, uneven)
+    lines = {2: "model: {name: gpt2, forward_contexts: 16}", 8: "resources: {cells: 2}"}
+    plan = plan_of(tmp_path, {**ALL, **lines}, uneven)
     assert not shortages(plan, uneven, tmp_path)
     assert plan.cells[0].memory_bytes <= 2 * 10**9 < plan.cells[1].memory_bytes
 

@@ -33,15 +33,15 @@ def forward_bytes(plan: Plan) -> int:
 
 
 @pytest.mark.parametrize(
-    ("context_tokens", "on_gpu"), [(32, 256), (128, 64), (500, 16), (512, 16), (1024, 16)]
+    ("context_tokens", "on_gpu"), [(32, 288), (128, 72), (576, 16), (600, 16), (1024, 16)]
 )
-def test_a_gpu_is_given_8192_tokens_at_once_and_a_cpu_16_contexts(
+def test_a_gpu_is_given_9216_tokens_at_once_and_a_cpu_16_contexts(
     context_tokens: int, on_gpu: int, tmp_path: Path
 ) -> None:
     lines = {3: f"data: {{path: python-docs, context_tokens: {context_tokens}}}"}
     cpu, gpu = (plan_of(tmp_path, lines, there) for there in (ROOMY, with_gpus(80 * GB)))
     assert (cpu.forward.contexts, gpu.forward.contexts) == (16, on_gpu)
-    assert forward_bytes(gpu) == on_gpu // 16 * forward_bytes(cpu)
+    assert forward_bytes(gpu) * 16 == on_gpu * forward_bytes(cpu)
     lines[8] = "resources: {device: cpu}"
     assert plan_of(tmp_path, lines, with_gpus(80 * GB)).forward.contexts == 16
 
@@ -84,7 +84,7 @@ def trained(run: OpenRun) -> None:
     (run.folder.transcoders / run.ids[0] / "checkpoints" / "step-000000001").mkdir(parents=True)
 
 
-@pytest.mark.parametrize(("begun", "contexts"), [(ON_A_GPU, 256), (ON_A_CPU, 16)])
+@pytest.mark.parametrize(("begun", "contexts"), [(ON_A_GPU, 288), (ON_A_CPU, 16)])
 def test_a_run_keeps_what_it_began_with_wherever_it_goes_on(
     begun: Inventory, contexts: int, tmp_path: Path
 ) -> None:
@@ -112,4 +112,11 @@ def test_a_run_of_a_version_without_the_choice_goes_on_with_16(tmp_path: Path) -
 def test_one_that_has_trained_nothing_begins_anew_for_what_is_there(tmp_path: Path) -> None:
     opened(tmp_path, ON_A_CPU)
     run = opened(tmp_path, ON_A_GPU, "seed=1")  # another run, so nothing of that one is kept
-    assert contexts_of(run.manifest) == recorded(run)["model"]["forward_contexts"] == 256
+    assert contexts_of(run.manifest) == recorded(run)["model"]["forward_contexts"] == 288
+
+
+def test_four_passes_make_a_block_of_four_steps(tmp_path: Path) -> None:
+    """Though the first position of a context is no row, nor is one of a hundred others."""
+    plan = plan_of(tmp_path, {4: "train: {tokens: 100M}"}, with_gpus(80 * GB))
+    needed = -(-plan.schedule.block_rows // int(127 * 0.99))
+    assert -(-needed // plan.forward.contexts) == 4

@@ -239,7 +239,8 @@ def test_a_full_disk_alone_asks_for_no_other_memory(tmp_path: Path) -> None:
 
 def test_little_memory_for_many_gpus_is_told_shortly_and_soon(tmp_path: Path) -> None:
     seeds = ", ".join(map(str, range(84)))
-    lines = {7: f"  - {{layers: all, source: resid_mid, target: mlp_out, seed: [{seeds}]}}"}
+    pairs = f"  - {{layers: all, source: resid_mid, target: mlp_out, seed: [{seeds}]}}"
+    lines = {**ALL_LAYERS, 7: pairs}
     manifest = load_manifest(write_manifest(tmp_path, lines))
     inventory = gpus_elsewhere(8, 8, 2 * GB)
     began = time.perf_counter()
