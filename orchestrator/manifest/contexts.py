@@ -5,9 +5,9 @@ from __future__ import annotations
 from orchestrator.manifest.schema import Manifest
 
 CONTEXTS = 16
-# Of a pass on a GPU, which does 2,048 of GPT-2 small in a fraction of the time of launching them. An
-# eighth more than the rows of a step by default: first positions and special tokens are no rows, and
-# a block of four steps should not take a fifth pass for that.
+# Of a pass on a GPU, which does 2,048 of GPT-2 small in a fraction of the time of launching them.
+# More than the 8,192 rows of a step: first positions and special tokens are no rows, and a block of
+# four steps should not take a fifth pass for that.
 GPU_TOKENS = 9216
 
 
