@@ -181,9 +181,10 @@ def _hand_over(
 
 
 def _shown(run: WandbRun, id: str) -> str:
-    """All that W&B keeps of this run, for a shell: each invocation has a folder of its own."""
+    """All that W&B keeps of this run, for a shell: each invocation has a folder of its own, which
+    ends in -1 for the second that began within a second."""
     kind = "offline-run" if run.url is None else "run"
-    return f"{shlex.quote(str(run.folder.parent))}/{kind}-*-{id}"
+    return f"{shlex.quote(str(run.folder.parent))}/{kind}-*-{id}*"
 
 
 def leave() -> None:

@@ -44,7 +44,7 @@ def started(run: TrackedRun) -> tuple[Tracker, list[psutil.Process]]:
     wait_until(lambda: said.extend(tracker.poll()) or said)
     assert said[0].startswith(f"W&B: offline run in {run.path}/wandb/offline-run-"), said
     assert said[0].endswith(
-        f"`wandb sync {run.path}/wandb/offline-run-*-{wandb_id(run)}` uploads it"
+        f"`wandb sync {run.path}/wandb/offline-run-*-{wandb_id(run)}*` uploads it"
     )
     (follower,) = [p for p in psutil.Process().children() if "follow" in "".join(p.cmdline())]
     return tracker, [follower, *follower.children(recursive=True)]
