@@ -20,7 +20,7 @@ from mtc_core.statistics import measure_pair
 from mtc_core.tokens.schedule import Block
 from mtc_core.trainer import TranscoderTrainer
 from mtc_core.workspace import Workspace
-from orchestrator.manifest.contexts import CONTEXTS, GPU_TOKENS
+from orchestrator.manifest.contexts import usual_contexts
 
 CONTEXT = 128
 TINY = {"model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 2, "vocab_size": 64,
@@ -89,8 +89,7 @@ class RandomSuite:
         sites = [site for spec in self.specs for site in (spec.source, spec.target)]
         schedule = RandomSchedule(self.train.block_rows, loaded.shape.vocab_size)
         capture = make_capture(loaded, sites, "hf")
-        on_gpu = max(CONTEXTS, GPU_TOKENS // CONTEXT)  # as a manifest's `auto`
-        contexts = CONTEXTS if device == "cpu" else on_gpu
+        contexts = usual_contexts(CONTEXT, gpus=device != "cpu")
         self.producer = ActivationProducer(
             capture, schedule, forward_contexts=contexts, device=device
         )

@@ -15,9 +15,14 @@ def with_contexts(manifest: Manifest, gpus: bool) -> Manifest:
     """`auto` as a number. gpus: whether the model runs on some."""
     if manifest.model.forward_contexts != "auto":
         return manifest
-    of_gpu = GPU_TOKENS // manifest.data.context_tokens if gpus else 0
-    model = manifest.model.model_copy(update={"forward_contexts": max(CONTEXTS, of_gpu)})
+    contexts = usual_contexts(manifest.data.context_tokens, gpus)
+    model = manifest.model.model_copy(update={"forward_contexts": contexts})
     return manifest.model_copy(update={"model": model})
+
+
+def usual_contexts(context_tokens: int, gpus: bool) -> int:
+    """What `auto` is."""
+    return max(CONTEXTS, GPU_TOKENS // context_tokens if gpus else 0)
 
 
 def contexts_of(manifest: Manifest) -> int:

@@ -33,7 +33,7 @@ from mtc_core.atomic import (
     write_json_atomic,
 )
 from mtc_core.errors import ConfigError
-from orchestrator.manifest import Manifest, expand
+from orchestrator.manifest import Manifest, expand, with_contexts
 from orchestrator.run_folder.disk_errors import disk_errors
 from orchestrator.run_folder.transcoder_folder import TranscoderFolder, nobody_trains
 
@@ -204,7 +204,7 @@ class RunFolder:
 
     def settings(self, recorded: Mapping[str, Any]) -> Manifest:
         """The manifest that a run was begun with, after defaults. Raises ConfigError."""
-        return Manifest.model_validate(self._with_new_defaults(recorded))
+        return with_contexts(Manifest.model_validate(self._with_new_defaults(recorded)), gpus=False)
 
     def _refuse_what_is_no_run(self) -> None:
         """Beginning a run clears what it makes: that must not be somebody's own."""

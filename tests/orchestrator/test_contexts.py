@@ -109,6 +109,13 @@ def test_a_run_of_a_version_without_the_choice_goes_on_with_16(tmp_path: Path) -
     assert contexts_of(opened(tmp_path, ON_A_GPU).manifest) == 16
 
 
+def test_a_record_that_does_not_say_it_means_16(tmp_path: Path) -> None:
+    run = opened(tmp_path, ON_A_CPU)
+    kept = recorded(run)
+    del kept["model"]["forward_contexts"]
+    assert contexts_of(run.folder.settings(kept)) == 16
+
+
 def test_one_that_has_trained_nothing_begins_anew_for_what_is_there(tmp_path: Path) -> None:
     opened(tmp_path, ON_A_CPU)
     run = opened(tmp_path, ON_A_GPU, "seed=1")  # another run, so nothing of that one is kept
