@@ -142,7 +142,7 @@ def logical_gpus(monkeypatch):
 
 def test_a_producer_and_a_cell_share_each_gpu_by_fractions(longer, logical_gpus, tmp_path):
     manifest, reference, _ = longer
-    overrides = ("resources.topology=split", "resources.device=cuda")
+    overrides = ("resources.topology=split", "resources.device=cuda", "model.forward_contexts=16")
     code, printed = run_joined(logical_gpus, manifest, tmp_path, *overrides)
     assert code == 0, printed
     log = (tmp_path / "small" / "log.txt").read_text()
