@@ -170,8 +170,8 @@ _GPUS = {
 _OF_PEAK_FLOPS, _OF_PEAK_BYTES = 0.80, 0.90  # an H200: 790 TFLOP/s and 4.3 TB/s
 
 # How much longer all takes where there are more threads than cores: of several threads, the others
-# wait for the one that is put off.
-CROWDED, CROWDED_THREADS = 1.25, 1.45
+# wait for the one that is put off, but no longer keep its core from it (kernels/spinning.py).
+CROWDED, CROWDED_THREADS = 1.25, 1.1
 
 # Nobody has told of the network: 25 Gb/s, so that split has to be worth it on an ordinary one.
 NETWORK_BYTES = 3.1e9
