@@ -11,7 +11,7 @@ import os
 import subprocess
 import threading
 
-EVERY_S = 0.5
+EVERY_S, TIMEOUT_S = 0.5, 10.0
 MIB = 2**20
 
 
@@ -50,8 +50,8 @@ def used_bytes() -> int | None:
     asked = ["--query-gpu=memory.used", "--format=csv,noheader,nounits", f"--id={first}"]
     try:
         said = subprocess.run(
-            ["nvidia-smi", *asked], capture_output=True, text=True, check=True
+            ["nvidia-smi", *asked], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
         ).stdout
         return int(said) * MIB
-    except (OSError, subprocess.CalledProcessError, ValueError):
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None

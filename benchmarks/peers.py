@@ -87,6 +87,14 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         args.text = str(Path(args.text).resolve())
     if args.device != "cpu" and args.sparsify_bfloat16:
         parser.error("--sparsify-bfloat16: of a CPU; on a GPU all take --dtype")
+    for option in ("layers", "expansion", "k", "rounds", "threads"):
+        if getattr(args, option) < 1:
+            parser.error(f"--{option} {getattr(args, option)}: must be 1 or more")
+    if args.batch_tokens < 1 or args.batch_tokens % Workload.context_tokens:
+        parser.error(
+            f"--batch-tokens {args.batch_tokens}: must be a multiple of a context's "
+            f"{Workload.context_tokens}"
+        )
     counts = {"--steps": args.steps, "--saelens-steps": args.saelens_steps}
     for option, steps in {**counts, "--warmup": args.warmup}.items():
         if steps % BLOCK_STEPS or steps <= 0:

@@ -156,10 +156,8 @@ class _Model:
 
     def _product_flops(self, plan: TranscoderPlan, rates: Rates) -> float:
         """Of the encoder."""
-        if rates.sieve_flops is None:
-            return rates.dense_flops
         few = TranscoderSpec.from_dict(plan.spec).takes_few(self._train.extreme)
-        return rates.sieve_flops if few else rates.dense_flops
+        return (few and rates.sieve_flops) or rates.encoder_flops or rates.dense_flops
 
     def _ridge_flops(self, plan: TranscoderPlan) -> float:
         """Of the line that a transcoder is held against, which the first rows determine."""

@@ -22,7 +22,8 @@ _FORWARD_EXPONENT, _STEP_EXPONENT = 0.82, 0.70
 class Rates:
     """Per second: FLOPs of a forward pass, of other matrix products, and on gathered rows; bytes of
     passes over memory; bytes that one process publishes. sieve_flops: of encoders' products where a
-    sieve does instead (mtc_core/kernels/sieve.py), None where none is. step_s, pass_s: of each step
+    sieve does instead (mtc_core/kernels/sieve.py), encoder_flops: of the others, where they are not
+    as other products; None where there is no such thing. step_s, pass_s: of each step
     of a transcoder and of each forward pass, whatever their size."""
 
     forward_flops: float
@@ -33,6 +34,7 @@ class Rates:
     step_s: float
     pass_s: float
     sieve_flops: float | None = None
+    encoder_flops: float | None = None
 
     def with_threads(self, threads: int) -> Rates:
         """Of a CPU process with so many, out of those with one."""
@@ -42,6 +44,7 @@ class Rates:
             forward_flops=self.forward_flops * threads**_FORWARD_EXPONENT,
             dense_flops=self.dense_flops * times,
             sieve_flops=self.sieve_flops and self.sieve_flops * times,
+            encoder_flops=self.encoder_flops and self.encoder_flops * times,
             sparse_flops=self.sparse_flops * times,
             bytes=self.bytes * times,
         )
@@ -49,98 +52,90 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Core:
-    """One core of a CPU, in float32. plain: by torch's own kernels and products (train.kernels:
-    torch). half_forward, half_dense: FLOPs of a forward and of an encoder's product in bfloat16;
-    None where nobody measured them."""
+    """One core of a CPU, in float32, by our kernels (rates) and by torch's own (plain; measured or
+    guessed). half_forward, half_encoder: FLOPs of a forward, and of encoders' products that no
+    sieve does, in bfloat16; None where nobody measured them."""
 
     rates: Rates
     plain: Rates
+    plain_measured: bool = True
     half_forward: float | None = None
-    half_dense: float | None = None
+    half_encoder: float | None = None
 
     def of(self, model_dtype: str, dtype: str, plain: bool) -> tuple[Rates, bool]:
         """The rates of a run in these dtypes, and whether all that it takes was measured."""
-        rates, known = (self.plain if plain else self.rates), True
+        rates, known = (self.plain, self.plain_measured) if plain else (self.rates, True)
         if model_dtype != "float32":
-            known = model_dtype == "bfloat16" and self.half_forward is not None
+            known &= model_dtype == "bfloat16" and self.half_forward is not None
             rates = replace(rates, forward_flops=self.half_forward or rates.forward_flops)
-        if dtype != "float32" and (plain or rates.sieve_flops is None):
-            known &= self.half_dense is not None
         if dtype != "float32":
-            rates = replace(rates, dense_flops=self.half_dense or rates.dense_flops)
+            known &= self.half_encoder is not None or rates.sieve_flops is not None
+            rates = replace(rates, encoder_flops=self.half_encoder)
         return rates, known
 
 
+def _by_torch(rates: Rates, forward_flops: float, dense_flops: float) -> Rates:
+    """Of `train.kernels: torch`: its products, and its loops by what a Zen 5 does of them."""
+    return replace(
+        rates,
+        forward_flops=forward_flops,
+        dense_flops=dense_flops,
+        sieve_flops=None,
+        sparse_flops=0.62 * rates.sparse_flops,
+        bytes=0.77 * rates.bytes,
+    )
+
+
 # AMD's EPYCs: the forward by oneDNN, encoders by a sieve.
+_ZEN5_RATES = Rates(
+    forward_flops=196e9,  # 211e9 by itself, without a run around it
+    dense_flops=255e9,
+    sieve_flops=480e9,
+    sparse_flops=31e9,
+    bytes=21.6e9,
+    published_bytes=1.2e9,
+    step_s=0.0013,
+    pass_s=0.0104,
+)
 _ZEN5 = _Core(
-    rates=Rates(
-        forward_flops=196e9,  # 211e9 by itself, without a run around it
-        dense_flops=255e9,
-        sieve_flops=480e9,
-        sparse_flops=31e9,
-        bytes=21.6e9,
-        published_bytes=1.2e9,
-        step_s=0.0013,
-        pass_s=0.0104,
-    ),
-    plain=Rates(
-        forward_flops=94e9,
-        dense_flops=102e9,
-        sparse_flops=19e9,
-        bytes=16.6e9,
-        published_bytes=1.2e9,
-        step_s=0.0013,
-        pass_s=0.0108,
-    ),
+    rates=_ZEN5_RATES,
+    plain=_by_torch(_ZEN5_RATES, forward_flops=94e9, dense_flops=102e9),
     half_forward=348e9,
-    half_dense=194e9,
+    half_encoder=194e9,
 )
 # As its kinds of work were in a busy hour, 1.15 and 1.6 times as fast: so long took the forward
-# passes and the steps of six transcoders in a quiet one. A forward in bfloat16 was 1.75 times as
-# fast, by torch 1.29 times as slow; the rest of plain has a Zen 5's ratios.
-_ZEN4 = _Core(
-    rates=Rates(
-        forward_flops=100e9,
-        dense_flops=118e9,
-        sieve_flops=208e9,
-        sparse_flops=34e9,
-        bytes=18.5e9,
-        published_bytes=1.2e9,
-        step_s=0.0020,
-        pass_s=0.0151,
-    ),
-    plain=Rates(
-        forward_flops=78e9,
-        dense_flops=100e9,
-        sparse_flops=21e9,
-        bytes=14.2e9,
-        published_bytes=1.2e9,
-        step_s=0.0020,
-        pass_s=0.0151,
-    ),
-    half_forward=190e9,
-    half_dense=190e9,
+# passes and the steps of six transcoders in a quiet one. A forward was 1.29 times as slow by torch,
+# and 1.75 times as fast in bfloat16.
+_ZEN4_RATES = Rates(
+    forward_flops=100e9,
+    dense_flops=118e9,
+    sieve_flops=208e9,
+    sparse_flops=34e9,
+    bytes=18.5e9,
+    published_bytes=1.2e9,
+    step_s=0.0020,
+    pass_s=0.0151,
 )
-# Its own library is MKL: plain differs in the loops alone.
+_ZEN4 = _Core(
+    rates=_ZEN4_RATES,
+    plain=_by_torch(_ZEN4_RATES, forward_flops=78e9, dense_flops=118e9),
+    plain_measured=False,
+    half_forward=190e9,
+)
+_XEON_RATES = Rates(
+    forward_flops=121e9,  # 131e9 by itself
+    dense_flops=124e9,
+    sparse_flops=14e9,
+    bytes=7.3e9,
+    published_bytes=1.2e9,
+    step_s=0.0034,
+    pass_s=0.0191,
+)
+# torch's library is what we take there, too.
 _XEON = _Core(
-    rates=Rates(
-        forward_flops=121e9,  # 131e9 by itself
-        dense_flops=124e9,
-        sparse_flops=14e9,
-        bytes=7.3e9,
-        published_bytes=1.2e9,
-        step_s=0.0034,
-        pass_s=0.0191,
-    ),
-    plain=Rates(
-        forward_flops=121e9,
-        dense_flops=124e9,
-        sparse_flops=9e9,
-        bytes=5.6e9,
-        published_bytes=1.2e9,
-        step_s=0.0034,
-        pass_s=0.0191,
-    ),
+    rates=_XEON_RATES,
+    plain=_by_torch(_XEON_RATES, _XEON_RATES.forward_flops, _XEON_RATES.dense_flops),
+    plain_measured=False,
 )
 # A Zen 4 in that hour, by MKL and without a sieve.
 _OTHER_RATES = Rates(
@@ -152,7 +147,11 @@ _OTHER_RATES = Rates(
     step_s=0.0032,
     pass_s=0.0117,
 )
-_OTHER = _Core(rates=_OTHER_RATES, plain=_OTHER_RATES)
+_OTHER = _Core(
+    rates=_OTHER_RATES,
+    plain=_by_torch(_OTHER_RATES, _OTHER_RATES.forward_flops, _OTHER_RATES.dense_flops),
+    plain_measured=False,
+)
 
 # Published peaks: bf16 products without sparsity, float32 ones (torch does not use TF32 unless it
 # is told to), and memory.

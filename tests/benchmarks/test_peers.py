@@ -71,6 +71,9 @@ def test_the_default_learning_rate_of_ours_goes_by_its_steps():
         (["--steps", "10"], "--steps 10: must be a multiple of 4"),
         (["--saelens-steps", "4"], "--saelens-steps 4: no step is left after --warmup 4"),
         (["--warmup", "2"], "--warmup 2: must be a multiple of 4"),
+        (["--batch-tokens", "2000"], "--batch-tokens 2000: must be a multiple of a context's 128"),
+        (["--batch-tokens", "0"], "--batch-tokens 0: must be a multiple"),
+        (["--k", "0"], "--k 0: must be 1 or more"),
         (["--device", "cuda", "--sparsify-bfloat16"], "--sparsify-bfloat16: of a CPU"),
     ],
 )

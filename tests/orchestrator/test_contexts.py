@@ -96,7 +96,8 @@ def test_a_run_keeps_what_it_began_with_wherever_it_goes_on(
         again = opened(tmp_path, there)
         assert contexts_of(again.manifest) == again.plan.forward.contexts == contexts
         assert again.notes == ()
-        assert contexts_of(opened(tmp_path, there, f"model.forward_contexts={contexts}").manifest)
+        asked = opened(tmp_path, there, f"model.forward_contexts={contexts}")
+        assert contexts_of(asked.manifest) == contexts
         told = f"model.forward_contexts: was {contexts}, now 7"
         with pytest.raises(ConfigError, match=re.escape(told)):
             opened(tmp_path, there, "model.forward_contexts=7")
