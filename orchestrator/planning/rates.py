@@ -53,14 +53,15 @@ class Rates:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Core:
     """One core of a CPU, in float32, by our kernels (rates) and by torch's own (plain; measured or
-    guessed). half_forward, half_encoder: FLOPs of a forward, and of encoders' products that no
-    sieve does, in bfloat16; None where nobody measured them."""
+    guessed). half_: FLOPs in bfloat16, of a forward, and of encoders' products that no sieve does,
+    ours and torch's; None where nobody measured them."""
 
     rates: Rates
     plain: Rates
     plain_measured: bool = True
     half_forward: float | None = None
     half_encoder: float | None = None
+    half_plain_encoder: float | None = None
 
     def of(self, model_dtype: str, dtype: str, plain: bool) -> tuple[Rates, bool]:
         """The rates of a run in these dtypes, and whether all that it takes was measured."""
@@ -69,8 +70,9 @@ class _Core:
             known &= model_dtype == "bfloat16" and self.half_forward is not None
             rates = replace(rates, forward_flops=self.half_forward or rates.forward_flops)
         if dtype != "float32":
-            known &= self.half_encoder is not None or rates.sieve_flops is not None
-            rates = replace(rates, encoder_flops=self.half_encoder)
+            encoder = self.half_plain_encoder if plain else self.half_encoder
+            known &= encoder is not None or rates.sieve_flops is not None
+            rates = replace(rates, encoder_flops=encoder)
         return rates, known
 
 
@@ -101,7 +103,8 @@ _ZEN5 = _Core(
     rates=_ZEN5_RATES,
     plain=_by_torch(_ZEN5_RATES, forward_flops=94e9, dense_flops=102e9),
     half_forward=348e9,
-    half_encoder=194e9,
+    half_encoder=470e9,
+    half_plain_encoder=194e9,
 )
 # As its kinds of work were in a busy hour, 1.15 and 1.6 times as fast: so long took the forward
 # passes and the steps of six transcoders in a quiet one. A forward was 1.29 times as slow by torch,
