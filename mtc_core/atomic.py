@@ -43,8 +43,13 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 def write_json_atomic(path: Path, value: Any) -> None:
     """Replace `path` by the JSON of `value`; floats must be finite."""
+    write_bytes_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json_atomic` writes. Raises ValueError where a float is not finite."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes_atomic(path, text.encode())
+    return text.encode()
 
 
 @contextmanager

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtc_core.atomic import new_folder, remove_folder, remove_leftovers, write_json_atomic
+from mtc_core.atomic import (
+    json_bytes,
+    new_folder,
+    remove_folder,
+    remove_leftovers,
+    write_json_atomic,
+)
 from mtc_core.errors import CheckpointError, TrainingStopped
 
 if TYPE_CHECKING:
@@ -91,12 +97,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     from safetensors.torch import load_file
 
     try:
-        digests = json.loads((path / DIGESTS).read_bytes())
+        digests = read_digests(path / DIGESTS)
         for name in (STATE, FACTS):
             if file_digest(path / name) != digests.get(name):
                 raise CheckpointError(f"{path / name} is damaged: its sha256 differs")
         return Checkpoint(path, load_file(path / STATE), json.loads((path / FACTS).read_bytes()))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
@@ -105,6 +111,20 @@ def checkpoint_paths(folder: Path) -> list[Path]:
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in found if STEP.fullmatch(path.name) and path.is_dir()),
                   key=lambda path: int(path.name.removeprefix("step-")))  # fmt: skip
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """File name -> digest. Raises OSError, and ValueError where the bytes are not those that were
+    written: no digest vouches for this file, but its form does, to a blank at its end."""
+    content = path.read_bytes()
+    try:
+        digests = json.loads(content)
+        as_written = isinstance(digests, dict) and json_bytes(digests) == content
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if not as_written:
+        raise ValueError(f"{path.name} is not as it was written")
+    return digests
 
 
 def file_digest(path: Path) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtc_core.checkpoint import DIGESTS, FACTS, STATE, checkpoint_paths, file_digest
+from mtc_core.checkpoint import DIGESTS, FACTS, STATE, checkpoint_paths, file_digest, read_digests
 from mtc_core.config import TranscoderSpec
 from mtc_core.errors import MtcError
 from orchestrator.features.names import ABOUT, LATENTS
@@ -167,6 +168,7 @@ class _Verification:
             if folder.is_dir() and not (folder / DIGESTS).exists():
                 self._fault(folder, f"has no {DIGESTS}, so that nothing vouches for it", remedy)
             return
+        self._form(folder / DIGESTS, remedy)
         there = self._listed(folder, _visible)
         for name in sorted({*needed, *digests, *there} - {DIGESTS}):
             try:
@@ -181,6 +183,14 @@ class _Verification:
                     self._fault(folder / name, "is missing", remedy)
             except OSError as error:
                 self._fault(folder / name, f"cannot be read: {error.strerror}", remedy)
+
+    def _form(self, digests: Path, remedy: str) -> None:
+        """Of a digest file that can be read: are its bytes those that were written?"""
+        with suppress(FileNotFoundError):  # it has just gone
+            try:
+                read_digests(digests)
+            except ValueError as error:
+                self._fault(digests, f"is damaged: {error}", remedy)
 
     def _metrics(self, path: Path, counted: int, *, complete: bool) -> None:
         """counted: bytes that a checkpoint, read before, relies on. complete: no line is just

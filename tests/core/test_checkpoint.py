@@ -79,6 +79,30 @@ def test_damage_is_detected_named_and_the_checkpoint_before_is_used(
         assert len(complaints) == 1 and "step-000000200" in complaints[0]
 
 
+@pytest.mark.parametrize("change", ["blank", "line end", "no line end", "indent", "twice", "deep"])
+def test_a_digest_file_that_says_the_same_in_other_bytes_is_damaged(
+    two_checkpoints, tmp_path, change
+):
+    """Nothing vouches for it but its form."""
+    folder = tmp_path / "c"
+    shutil.copytree(two_checkpoints, folder)
+    path = folder / "step-000000200" / "sha256.json"
+    text = path.read_text()
+    changed = {
+        "blank": text + " ",
+        "line end": text + "\n",
+        "no line end": text.removesuffix("\n"),
+        "indent": text.replace("  ", " ", 1),
+        "twice": text.replace("{", '{\n  "facts.json": "",', 1),
+        "deep": "[" * 100_000,
+    }[change]
+    assert changed != text
+    path.write_text(changed)
+    found, complaints = read_latest(folder)
+    assert found.facts["step"] == 100
+    assert len(complaints) == 1 and "step-000000200 is damaged: sha256.json" in complaints[0]
+
+
 def test_when_all_are_damaged_nothing_is_found_and_each_is_named(two_checkpoints, tmp_path):
     folder = tmp_path / "c"
     shutil.copytree(two_checkpoints, folder)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mtc_core.checkpoint import DIGESTS, checkpoint_paths, read_latest
+from mtc_core.checkpoint import checkpoint_paths, read_latest
 from orchestrator.cli import cli
 from tests.cluster.runs import privately
 from tests.e2e.runs import run_here, write_manifest
@@ -80,13 +80,7 @@ def test_checkpoints(trained: Path, tmp_path: Path, tally: Tally) -> None:
             found, complaints = read_latest(folder)
             used = found.path.name if found else None
             told = complaints[0] if complaints else ""
-            # A digest file without its last line end says the same: then the state must, too.
-            right = (used == older.name and newer.name in told) or (
-                found is not None
-                and done.startswith(f"{DIGESTS}: cut")
-                and found.facts == wanted.facts
-                and all(torch.equal(found.state[name], wanted.state[name]) for name in wanted.state)
-            )
+            right = used == older.name and newer.name in told
             tally.add(right, f"seed {seed}, {done}: used {used}, {told}" if not right else told)
             shutil.rmtree(folder)
     finally:

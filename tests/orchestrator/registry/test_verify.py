@@ -122,6 +122,8 @@ FAULTS = {
     "no weights": (remove(FINAL + "weights.safetensors"), "is missing"),
     "no state": (remove(LAST + "state.safetensors"), "is missing"),
     "no digests": (in_folder(remove(FINAL + "sha256.json")), "has no sha256.json"),
+    "digests with a blank": (append(FINAL + "sha256.json", " "), "is not as it was written"),
+    "a checkpoint's": (append(LAST + "sha256.json", "\n"), "is not as it was written"),
     "a file of somebody's": (in_final, "is not in sha256.json"),
     "no evaluation": (remove("transcoders/L00*/evaluation.json"), "is missing"),
     "another's evaluation": (edit("transcoders/L00*/evaluation.json", "L00.", "L07."), "is of L07"),
