@@ -1,4 +1,5 @@
-"""Decoders of other tools as a step of kernels.py: loaded from their files, none of it is ours.
+"""Decoders of other tools as a step of peer_kernels.py, loaded from their files: none of it is
+ours.
 
 B rows · K activations kept in each · F latents · I, O source and target widths
 """
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.kernels_problem import BETAS, LR, Problem
+from benchmarks.kernel_problem import BETAS, LR, Problem
 
 # latents_BK, acts_BK, W_dec_FO, b_dec_O, y_BO -> mean squared error, which has gradients
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -25,7 +26,7 @@ EncoderGradient = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 class NotTheirs(Exception):
-    """A file that holds none of the kernels that kernels.py knows."""
+    """A file that holds none of the kernels that peer_kernels.py knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a step does with the activations that were kept: our kernels beside those of others.
 
-    python -m benchmarks.kernels [--shape gpt2] [--kernels triton torch] [--beside FILE ...]
-    python -m benchmarks.kernels --shape peers --device cpu
+    python -m benchmarks.peer_kernels [--shape gpt2] [--kernels triton torch] [--beside FILE ...]
+    python -m benchmarks.peer_kernels --shape peers --device cpu
 
 One problem for all: k activations of each of B rows, their latents, sources and targets. From these
 to the mean squared error, the gradients of both weight matrices and biases, and Adam's step on
@@ -18,6 +18,8 @@ the decoder and of the activations alone; `apart` is how far the first Adam mome
 are from those of the first line with as many prefixes. On a CPU Triton's kernels run in
 its interpreter alone: TRITON_INTERPRET=1 and --shape tiny show that they agree, and no time.
 """
+
+# Not kernels.py: beside a script Transformers would take it for the package of that name.
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ from torch import Tensor
 
 from benchmarks.gpu_bound import seconds_of
 from benchmarks.gpu_workload import machine
+from benchmarks.kernel_problem import SHAPES, Ours, Problem
 from benchmarks.kernels_of_others import NotTheirs, Others, known_decoders, torch_decoder
-from benchmarks.kernels_problem import SHAPES, Ours, Problem
 from mtc_core.errors import MtcError
 
 FIRST = "torch's embedding bag"

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from benchmarks import kernels
-from benchmarks.kernels_problem import SHAPES, Problem
+from benchmarks import peer_kernels
+from benchmarks.kernel_problem import SHAPES, Problem
 
 TINY = ["--shape", "tiny", "--device", "cpu", "--rounds", "1", "--calls", "1"]
 # By torch, under the names and with the arguments of sparsify, OpenAI and flex-sae.
@@ -41,7 +41,7 @@ def test_all_take_the_same_step(tmp_path, capsys):
     beside, figures = tmp_path / "theirs.py", tmp_path / "figures.json"
     beside.write_text(STAND_IN)
     words = ["--kernels", "numba", "torch", "--beside", str(beside), "--json", str(figures)]
-    assert kernels.main([*TINY, *words]) == 0
+    assert peer_kernels.main([*TINY, *words]) == 0
     found = json.loads(figures.read_text())["kernels"]
     assert len(found) == 5 + 2 * 3  # of 1, 4 and 8 prefixes, which is all of a row's activations
     for name, one in found.items():
@@ -61,22 +61,24 @@ def test_all_take_the_same_step(tmp_path, capsys):
 def test_one_that_is_wrong_shows(tmp_path, capsys):
     beside = tmp_path / "theirs.py"
     beside.write_text(STAND_IN.replace(".pow(2).mean()\n", ".abs().mean()\n", 1))
-    made = kernels.steps(kernels.arguments([*TINY, "--beside", str(beside)]))
-    found = kernels.measure(made, rounds=1, calls=1, device="cpu")
+    made = peer_kernels.steps(peer_kernels.arguments([*TINY, "--beside", str(beside)]))
+    found = peer_kernels.measure(made, rounds=1, calls=1, device="cpu")
     assert found["flex-sae's TopK loss"]["apart"] > 0.1
     assert found["sparsify's embedding bag"]["apart"] < 1e-6
 
 
 def test_in_bfloat16_they_agree_as_far_as_it_goes():
-    made = kernels.steps(kernels.arguments([*TINY, "--dtype", "bfloat16", "--kernels", "torch"]))
-    found = kernels.measure(made, rounds=1, calls=1, device="cpu")
+    made = peer_kernels.steps(
+        peer_kernels.arguments([*TINY, "--dtype", "bfloat16", "--kernels", "torch"])
+    )
+    found = peer_kernels.measure(made, rounds=1, calls=1, device="cpu")
     assert 1e-6 < found["ours, torch, 1 prefix"]["apart"] < 0.02
 
 
 def test_one_that_fails_says_why_and_the_others_go_on(tmp_path, capsys):
     beside = tmp_path / "theirs.py"
     beside.write_text("def xformers_embedding_bag(*_):\n    raise RuntimeError('wants a GPU')\n")
-    assert kernels.main([*TINY, "--beside", str(beside)]) == 1
+    assert peer_kernels.main([*TINY, "--beside", str(beside)]) == 1
     printed = capsys.readouterr().out
     assert "sparsify's embedding bag" in printed and "failed: RuntimeError: wants a GPU" in printed
     assert "ours, numba, 1 prefix" in printed
@@ -92,19 +94,19 @@ def test_one_that_fails_says_why_and_the_others_go_on(tmp_path, capsys):
 def test_a_file_that_is_none_of_theirs(tmp_path, capsys, text, said):
     beside = tmp_path / "theirs.py"
     beside.write_text(text)
-    assert kernels.main([*TINY, "--beside", str(beside)]) == 2
+    assert peer_kernels.main([*TINY, "--beside", str(beside)]) == 2
     assert said in (printed := capsys.readouterr().out) and str(beside) in printed
 
 
 def test_a_file_that_is_not_there(tmp_path, capsys):
     for name in ("kernels.py", "notes.txt"):
-        assert kernels.main([*TINY, "--beside", str(tmp_path / name)]) == 2
+        assert peer_kernels.main([*TINY, "--beside", str(tmp_path / name)]) == 2
         assert str(tmp_path / name) in capsys.readouterr().out
 
 
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert kernels.main([]) == 2
+    assert peer_kernels.main([]) == 2
     assert "no CUDA device here" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""What steps of kernels.py are given, and ours on it.
+"""What steps of peer_kernels.py are given, and ours on it.
 
 Latents are in as many equal parts as a row has activations, and each row is on in one of each: then
 a loss of all prefixes of a row's activations is one of as many groups, and both can be compared.
