@@ -8,18 +8,38 @@ The k_aux largest dead latents of each row reconstruct what the live ones left o
 b_dec takes no part, and the gradient reaches encoder and decoder of dead latents only. Dense over
 the compacted dead columns: a gathered form costs 6 to 18 times the main sparse path.
 
-B rows · D dead latents · I, O source and target widths
+B rows · D dead latents · P those, and zeros up to a multiple of PAD · I, O source and target widths
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mtc_core.objective import Batch, Weights
+
+# MKL sums in another order with other numbers of threads where few columns are no multiple of this.
+PAD = 16
+
+
+class Products(Protocol):
+    """How the device multiplies best."""
+
+    def linear(self, x_BI: Tensor, W_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """x Wᵀ + bias"""
+        ...
+
+    def inner(self, a_BI: Tensor, b_BO: Tensor) -> Tensor:
+        """aᵀ b"""
+        ...
+
+    def keep_largest(self, rows_BD: Tensor, k: int) -> Tensor:
+        """As in selection.py, or a faster form."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +66,26 @@ def aux_gradients(
     k_aux: int | None,
     aux_weight: float,
     variance: float,
-    keep_largest: Callable[[Tensor, int], Tensor],
+    products: Products,
 ) -> tuple[Tensor, AuxGradients]:
-    """aux (float64 scalar), and the gradients of aux_weight · aux.
-
-    keep_largest: as in selection.py, or a faster form."""
-    half = max(1, residual_BO.shape[1] // 2)
-    k = min(k_aux or half, dead_D.numel())
-    scale = min(dead_D.numel() / half, 1.0) / (batch.count * variance)
-    W_enc_DI, W_dec_DO = weights.W_enc[dead_D], weights.W_dec[dead_D]
-    acts_BD = torch.addmm(weights.b_enc[dead_D], batch.x_BI, W_enc_DI.T).relu_()
-    if k < dead_D.numel():
-        acts_BD = keep_largest(acts_BD, k)
-    error_BO = acts_BD @ W_dec_DO - residual_BO
-    weighted_BO = error_BO * (batch.weight_B * scale)[:, None]
-    aux = (error_BO * weighted_BO).double().sum()
-    grad_BO = weighted_BO.mul_(2 * aux_weight)
-    grad_BD = (grad_BO @ W_dec_DO.T).mul_(acts_BD > 0)
-    return aux, AuxGradients(dead_D, grad_BD.T @ batch.x_BI, grad_BD.sum(0), acts_BD.T @ grad_BO)
+    """aux (float64 scalar), and the gradients of aux_weight · aux."""
+    D, half = dead_D.numel(), max(1, residual_BO.shape[1] // 2)
+    k = min(k_aux or half, D)
+    scale_B = batch.weight_B * (min(D / half, 1.0) / (batch.count * variance))
+    zeros = -D % PAD  # rows of weights whose activations are 0
+    W_enc_PI = F.pad(weights.W_enc[dead_D], (0, 0, 0, zeros))
+    W_dec_PO = F.pad(weights.W_dec[dead_D], (0, 0, 0, zeros))
+    b_enc_P = F.pad(weights.b_enc[dead_D], (0, zeros))
+    acts_BP = products.linear(batch.x_BI, W_enc_PI, b_enc_P).relu_()
+    if k < D:
+        acts_BP = products.keep_largest(acts_BP, k)
+    error_BO = products.linear(acts_BP, W_dec_PO.T, None).sub_(residual_BO)
+    squares_B = torch.linalg.vector_norm(error_BO, dim=1).double().square()
+    grad_BO = error_BO.mul_((2 * aux_weight * scale_B)[:, None])
+    grad_BP = products.linear(grad_BO, W_dec_PO, None).mul_(acts_BP > 0)
+    return (squares_B * scale_B).sum(), AuxGradients(
+        dead_D,
+        products.inner(grad_BP, batch.x_BI)[:D],
+        grad_BP.sum(0)[:D],
+        products.inner(acts_BP, grad_BO)[:D],
+    )

@@ -9,6 +9,8 @@ B rows · I, O inner and outer width
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from mtc_core.cpu import this_cpu
 
 ROWS = 512  # of a product at once: oneDNN has no `out`, and a copy is cheap while it is in cache
 NARROW = 256  # of an inner width: below, the copy costs as much as is won
+
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x Wᵀ + bias
 
 
 def is_faster_here() -> bool:
@@ -41,7 +45,5 @@ def addmm(bias_O: Tensor, x_BI: Tensor, W_IO: Tensor, *, out: Tensor) -> Tensor:
 
 
 def inner(a_BI: Tensor, b_BO: Tensor) -> Tensor:
-    """aᵀ b, to rounding. Bits do not depend on threads."""
-    if a_BI.shape[1] < NARROW:
-        return a_BI.T @ b_BO
+    """aᵀ b, to rounding. Bits do not depend on threads, if a has two columns or more."""
     return linear(a_BI.T.contiguous(), b_BO.T, None)

@@ -165,7 +165,7 @@ class TranscoderTrainer:
             k_aux=self.spec.k_aux,
             aux_weight=self.spec.aux_weight,
             variance=self.objective.variance,
-            keep_largest=self.kernels.keep_largest,
+            products=self.kernels,
         )
 
     def _count(self, kept: Kept, batch: Batch) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtc_core.config import Extreme, TranscoderSpec
 from mtc_core.learner import Learner
+from mtc_core.onednn import Linear
 from mtc_core.pre_activations import Addmm, PreActivations, pre_activations
 from mtc_core.ridge import Inner, inner
 from mtc_core.selection import Searching, keep_largest
@@ -22,6 +23,7 @@ class HostKernels(Searching):
     waits = True
     addmm: Addmm = staticmethod(torch.addmm)  # of the encoder in float32
     inner: Inner = staticmethod(inner)
+    linear: Linear = staticmethod(torch.nn.functional.linear)
     keep_largest = staticmethod(keep_largest)
 
     def __init__(self, half: bool = False) -> None:

@@ -7,7 +7,7 @@ caller's. Sums may be taken in the order that suits the CPU's vectors, as in a m
 B rows · M groups · F latents · I, O source and target widths · n nonzeros · N entries
 """
 
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, call-arg, var-annotated"
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+
+from mtc_core.kernels.lanes import LANES, lanes_above, lowest_bit
 
 
 def _compiled(*fastmath: str) -> Any:
@@ -36,33 +38,27 @@ def _compiled(*fastmath: str) -> Any:
 exact, fused = _compiled(), _compiled("contract")
 reordered = _compiled("contract", "reassoc", "nsz")
 
-LANES = 32  # entries that are looked at together
 INFINITE = 0x7F800000  # bits of a float32; above it nothing is a number
 
 
 @exact
-def above(first, last, lanes, values_N, bound, most, found_N, found_values_N):
+def above(first, last, values_N, bound, most, found_N, found_values_N):
     """Ascending indices of values above `bound` and up to `most`, from found_N[first] on, and
-    beside them the values; returns how many. lanes: entries that are looked at together."""
-    n, i = first, first
-    while i < last:
-        end = min(i + lanes, last)
-        # A loop of known length would be unrolled instead of made of vectors.
-        if any_above(values_N[i:end], bound):
-            for j in range(i, end):
-                if values_N[j] > bound and values_N[j] <= most:
-                    found_N[n], found_values_N[n] = j, values_N[j]
-                    n += 1
-        i = end
+    beside them the values; returns how many."""
+    n, vectors = first, (last - first) // LANES
+    for i in range(first, first + vectors * LANES, LANES):
+        bits = lanes_above(values_N, i, bound)
+        while bits != 0:
+            j = i + lowest_bit(bits)
+            if values_N[j] <= most:
+                found_N[n], found_values_N[n] = j, values_N[j]
+                n += 1
+            bits &= bits - np.uint32(1)
+    for j in range(first + vectors * LANES, last):
+        if values_N[j] > bound and values_N[j] <= most:
+            found_N[n], found_values_N[n] = j, values_N[j]
+            n += 1
     return n - first
-
-
-@exact
-def any_above(values_n, bound):
-    found = False
-    for i in range(values_n.size):
-        found |= values_n[i] > bound
-    return found
 
 
 @exact

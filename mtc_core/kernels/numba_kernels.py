@@ -43,7 +43,7 @@ class NumbaKernels(HostKernels):
         super().__init__(half)
         self._sieve = SieveMemory() if sieve else None
         if onednn.is_faster_here():
-            self.addmm, self.inner = onednn.addmm, onednn.inner
+            self.addmm, self.inner, self.linear = onednn.addmm, onednn.inner, onednn.linear
         self._room = Room()
 
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
@@ -62,7 +62,7 @@ class NumbaKernels(HostKernels):
         array, (low, high) = values.numpy(), limits.numpy()
         indices, found = self._room.of(values.numel(), values.dtype)
         cuts = even_cuts(array.size)
-        counts = spread(loops.above, cuts, loops.LANES, array, low, high, indices, found)
+        counts = spread(loops.above, cuts, array, low, high, indices, found)
         flat_n, values_n = joined(cuts, counts, indices, found)
         return flat_n, values_n.view(values_N.dtype)
 

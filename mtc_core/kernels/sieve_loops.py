@@ -3,7 +3,7 @@
 B rows · F latents · D width
 """
 
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, call-arg, var-annotated"
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 # numba keeps compiled code by the file of a loop: after a change of these, this file has to change.
 # Last: `dot` adds from the first entry on.
-from mtc_core.kernels.loops import LANES, any_above, dot, exact
+from mtc_core.kernels.lanes import LANES, lanes_above, lowest_bit
+from mtc_core.kernels.loops import dot, exact
 
 SMALLEST = np.float32(1.2e-38)  # of a square that has not lost its digits
 
@@ -71,15 +72,17 @@ def _raise(highest_F, rounding, bias_F, lost, norm_F, most, lost_F):
 @exact
 def _may_be_above(highest_F, least, unbounded, maybe_F):
     """Which of a row may be, into maybe_F; returns how many."""
-    found, f, width = 0, 0, highest_F.size
-    while f < width:
-        end = min(f + LANES, width)
-        if unbounded or any_above(highest_F[f:end], least):
-            for j in range(f, end):
-                if unbounded or highest_F[j] > least:
-                    maybe_F[found] = j
-                    found += 1
-        f = end
+    found, vectors = 0, 0 if unbounded else highest_F.size // LANES
+    for i in range(vectors):
+        bits = lanes_above(highest_F, i * LANES, least)
+        while bits != 0:
+            maybe_F[found] = i * LANES + lowest_bit(bits)
+            found += 1
+            bits &= bits - np.uint32(1)
+    for f in range(vectors * LANES, highest_F.size):
+        if unbounded or highest_F[f] > least:
+            maybe_F[found] = f
+            found += 1
     return found
 
 

@@ -33,6 +33,10 @@ class StepKernels(Protocol):
         """aᵀ b, in float32."""
         ...
 
+    def linear(self, x_BI: Tensor, W_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """x Wᵀ + bias, in float32."""
+        ...
+
     def pre_activations(self, learner: Learner, x_BI: Tensor, cut: float) -> PreActivations:
         """cut: of the last step's selection, or 0."""
         ...

@@ -39,6 +39,7 @@ class TritonKernels:
     waits = False
     scaled_rows = staticmethod(scaled_rows)
     inner = staticmethod(inner)
+    linear = staticmethod(torch.nn.functional.linear)
 
     def __init__(self, half: bool = False) -> None:
         self.half = half
