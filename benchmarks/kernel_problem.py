@@ -89,6 +89,12 @@ class Problem:
         )
 
 
+def first_moments(weights: Weights, adam: torch.optim.Adam) -> dict[str, Tensor]:
+    """Adam's, of the weight matrices."""
+    tensors = weights.tensors()
+    return {name: adam.state[tensors[name]]["exp_avg"].clone() for name in ("W_enc", "W_dec")}
+
+
 class Ours:
     """Row passes and updates of the product; with one group the problem is that of others."""
 
@@ -99,6 +105,7 @@ class Ours:
         weights = problem.weights()
         d_sae, d_out = weights.W_dec.shape
         self._kernels = step_kernels(kernels, device, torch.float32, dtype == "bfloat16")
+        self.name = self._kernels.name  # not what was asked for, where a device has others
         tensors = list(weights.tensors().values())
         optimizer = torch.optim.Adam(tensors, lr=LR, betas=BETAS, fused=True)
         for parameter in tensors:
@@ -123,8 +130,7 @@ class Ours:
         self._learner.step_index += 1
 
     def first_moments(self) -> dict[str, Tensor]:
-        tensors, state = self._learner.weights.tensors(), self._learner.optimizer.state
-        return {name: state[tensors[name]]["exp_avg"].clone() for name in ("W_enc", "W_dec")}
+        return first_moments(self._learner.weights, self._learner.optimizer)
 
     @staticmethod
     def _as_kept(problem: Problem, d_sae: int, fixed: bool) -> Kept:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.kernel_problem import BETAS, LR, Problem
+from benchmarks.kernel_problem import BETAS, LR, Problem, first_moments
 
 # latents_BK, acts_BK, W_dec_FO, b_dec_O, y_BO -> mean squared error, which has gradients
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -71,10 +71,7 @@ class Others:
             weights.W_dec.div_(weights.W_dec.norm(dim=1, keepdim=True))
 
     def first_moments(self) -> dict[str, Tensor]:
-        return {
-            name: self._adam.state[self._tensors[name]]["exp_avg"].clone()
-            for name in ("W_enc", "W_dec")
-        }
+        return first_moments(self._weights, self._adam)
 
     def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of activations, W_dec and b_dec."""

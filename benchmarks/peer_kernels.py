@@ -72,6 +72,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=5, help="in a row, for each reading")
     parser.add_argument("--json", help="write all figures there")
     args = parser.parse_args(words)
+    for option in ("rounds", "calls"):
+        if getattr(args, option) < 1:
+            parser.error(f"--{option} {getattr(args, option)}: must be 1 or more")
     args.kernels = args.kernels or (["numba"] if args.device == "cpu" else ["triton", "torch"])
     return args
 
@@ -87,7 +90,8 @@ def steps(args: argparse.Namespace) -> dict[str, Step]:
     for groups in sorted({step.prefixes for step in made.values()} | GROUPS):
         for kernels in args.kernels:
             prefixes = "1 prefix" if groups == 1 else f"{groups} prefixes"
-            made[f"ours, {kernels}, {prefixes}"] = Ours(problem, kernels, args.dtype, groups)
+            ours = Ours(problem, kernels, args.dtype, groups)
+            made[f"ours, {ours.name}, {prefixes}"] = ours
     return made
 
 
@@ -135,8 +139,9 @@ def report(found: dict[str, Any]) -> None:
             print(f"{name:<44}  failed: {one['failed']}")
             continue
         decoder, whole = (statistics.median(one[part]) for part in ("decoder", "whole"))
-        faster = statistics.median(a / b for a, b in zip(first["whole"], one["whole"], strict=True))
-        print(f"{name:<44}{decoder:9.2f}{whole:9.2f}{faster:17.2f} x{one['apart']:10.1e}")
+        times = [a / b for a, b in zip(first.get("whole", []), one["whole"], strict=False)]
+        faster = f"{statistics.median(times):.2f} x" if times else ""  # the first may have failed
+        print(f"{name:<44}{decoder:9.2f}{whole:9.2f}{faster:>19}{one['apart']:10.1e}")
 
 
 def main(words: Sequence[str] | None = None) -> int:

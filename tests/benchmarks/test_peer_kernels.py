@@ -104,6 +104,25 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
         assert str(tmp_path / name) in capsys.readouterr().out
 
 
+def test_where_the_first_fails_the_others_are_told(monkeypatch, capsys):
+    def fails(*_, **__):
+        raise RuntimeError("not for this dtype")
+
+    monkeypatch.setattr("benchmarks.kernels_of_others.F.embedding_bag", fails)
+    assert peer_kernels.main(TINY) == 1
+    printed = capsys.readouterr().out
+    assert "failed: RuntimeError: not for this dtype" in printed and " x" not in printed
+    assert "ours, numba, 4 prefixes" in printed
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--calls"])
+def test_none_at_all_is_refused(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        peer_kernels.main([*TINY, option, "0"])
+    assert ended.value.code == 2
+    assert f"{option} 0: must be 1 or more" in capsys.readouterr().err
+
+
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert peer_kernels.main([]) == 2
